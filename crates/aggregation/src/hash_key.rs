@@ -1,0 +1,28 @@
+//! From a partition key to its hash key.
+
+use md5::{Digest, Md5};
+
+/// The hash key of a partition key: the MD5 of its bytes as a big-endian number (Kinesis API, `PutRecord`).
+///
+/// Records that were put with an explicit hash key are routed by that instead.
+pub fn hash_key(partition_key: &[u8]) -> u128 {
+    u128::from_be_bytes(Md5::digest(partition_key).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agrees_with_the_vectors_of_other_implementations() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../tests/data/routing.json")).expect("the vectors parse");
+        let keys = vectors["hash_keys"].as_array().expect("a list of keys");
+        assert!(!keys.is_empty());
+        for vector in keys {
+            let key = vector["partition_key"].as_str().expect("a key");
+            let expected: u128 = vector["hash_key_decimal"].as_str().expect("a number").parse().expect("a number");
+            assert_eq!(hash_key(key.as_bytes()), expected, "{key:?}");
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The conditional writes on a lease, each with its condition and its effect as a pure function.
+//!
+//! `apply` takes the image of the row as the table has it and gives the image after the write, or `None` when the
+//! condition does not hold. The in-memory store is these functions; every other store says the same in its own language,
+//! and the conformance suite holds them together.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use bytes::Bytes;
+use shardwell_aggregation::HashKeyRange;
+
+use super::Lease;
+use crate::{Checkpoint, CheckpointState, LeaseKey, PendingCheckpoint, ShardId, WorkerId};
+
+/// A random number that a write leaves in the row. A writer that got no reply finds its own token and knows that the
+/// write was applied.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WriteToken(u64);
+
+impl WriteToken {
+    /// A token from 64 random bits.
+    pub const fn new(random: u64) -> Self {
+        Self(random)
+    }
+
+    /// The 64 bits.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Debug for WriteToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A renewal, with or without a checkpoint: the one write that an owner makes per lease and period.
+///
+/// - Condition: the counter is `counter`, and `worker` is the owner or the one who must checkpoint.
+/// - Effect: the counter rises by one; throughput and token are written; with a checkpoint, that and its state are
+///   written, pending checkpoints are removed, and the count of owner switches starts anew.
+/// - Repeated with the same token after it was applied: nothing changes, and it counts as applied.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Renewal {
+    /// The lease.
+    pub key: LeaseKey,
+    /// The counter that the writer last saw.
+    pub counter: u64,
+    /// A fresh token; the same one when the write is repeated because its outcome is unknown.
+    pub token: WriteToken,
+    /// The throughput to record, in KiB per second.
+    pub throughput_kbps: Option<f64>,
+    /// The checkpoint to write.
+    pub checkpoint: Option<CheckpointWrite>,
+}
+
+/// What a renewal writes beside the counter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointWrite {
+    /// How far the shard is done. Never below what is stored: the owner sees to that.
+    pub checkpoint: Checkpoint,
+    /// The blob that belongs to this checkpoint, with its format's version; `None` removes what is there.
+    pub state: Option<(u32, Bytes)>,
+    /// What happens to the pending checkpoint.
+    pub pending: PendingWrite,
+}
+
+/// What a checkpointing write does to the pending checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PendingWrite {
+    /// Removes it: what every commit does.
+    Clear,
+    /// Announces one (the KCL's `prepareCheckpoint`); the committed checkpoint stays what it was.
+    Set(PendingCheckpoint),
+}
+
+impl CheckpointWrite {
+    /// A checkpoint without state that clears what was pending.
+    pub const fn new(checkpoint: Checkpoint) -> Self {
+        Self { checkpoint, state: None, pending: PendingWrite::Clear }
+    }
+}
+
+impl Renewal {
+    /// The row after this write by `worker`, or `None` when the condition does not hold.
+    pub fn apply(&self, worker: &WorkerId, row: &Lease) -> Option<Lease> {
+        if self.was_applied(row) {
+            return Some(row.clone());
+        }
+        let mine = row.owner.as_ref() == Some(worker) || row.checkpoint_owner.as_ref() == Some(worker);
+        if row.counter != self.counter || !mine {
+            return None;
+        }
+        let mut row = row.clone();
+        row.counter += 1;
+        row.token = Some(self.token);
+        row.throughput_kbps = self.throughput_kbps.or(row.throughput_kbps);
+        if let Some(write) = &self.checkpoint {
+            row.checkpoint = write.checkpoint;
+            row.checkpoint_state = write.state.clone().map(|(version, data)| CheckpointState {
+                belongs_to: write.checkpoint,
+                version,
+                data,
+            });
+            row.owner_switches_since_checkpoint = 0;
+            row.pending_checkpoint = match &write.pending {
+                PendingWrite::Clear => None,
+                PendingWrite::Set(pending) => Some(pending.clone()),
+            };
+        }
+        Some(row)
+    }
+
+    /// Whether a row shows that this very write was applied, though its reply may have been lost.
+    pub fn was_applied(&self, row: &Lease) -> bool {
+        row.counter == self.counter + 1 && row.token == Some(self.token)
+    }
+}
+
+/// Gives a lease to a worker: how a leader assigns, how a worker takes what is free, and how a handoff ends.
+///
+/// - Condition: owner and checkpoint owner are as seen; where `counter` is given, the counter too (for a lease that was
+///   judged expired: an owner that renewed in the meantime keeps it).
+/// - Effect: the owner is `to`, the checkpoint owner is removed, the counter rises by one, and the owner switches too if
+///   the lease had another owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// The lease.
+    pub key: LeaseKey,
+    /// The owner that the writer saw.
+    pub seen_owner: Option<WorkerId>,
+    /// The checkpoint owner that the writer saw.
+    pub seen_checkpoint_owner: Option<WorkerId>,
+    /// The counter that the writer saw, where it matters.
+    pub seen_counter: Option<u64>,
+    /// The new owner.
+    pub to: WorkerId,
+}
+
+impl Assignment {
+    /// An assignment of a lease as it was seen, counter included.
+    pub fn of(seen: &Lease, to: WorkerId) -> Self {
+        Self {
+            key: seen.key.clone(),
+            seen_owner: seen.owner.clone(),
+            seen_checkpoint_owner: seen.checkpoint_owner.clone(),
+            seen_counter: Some(seen.counter),
+            to,
+        }
+    }
+
+    /// The row after this write, or `None` when the condition does not hold.
+    pub fn apply(&self, row: &Lease) -> Option<Lease> {
+        let as_seen = row.owner == self.seen_owner
+            && row.checkpoint_owner == self.seen_checkpoint_owner
+            && self.seen_counter.is_none_or(|counter| counter == row.counter);
+        if !as_seen {
+            return None;
+        }
+        let mut row = row.clone();
+        // The KCL's rule: another owner before, or the end of a handoff that gives the lease back to its old owner.
+        let switched = row.owner.as_ref().is_some_and(|owner| *owner != self.to)
+            || row.checkpoint_owner.as_ref() == Some(&self.to);
+        row.owner_switches_since_checkpoint += u64::from(switched);
+        row.owner = Some(self.to.clone());
+        row.checkpoint_owner = None;
+        row.counter += 1;
+        Some(row)
+    }
+}
+
+/// Asks the owner of a lease to hand it over.
+///
+/// - Condition: the owner is `from`, and no handoff is under way.
+/// - Effect: the owner is `to` and the checkpoint owner is `from`. The counter stays, so that the old owner's renewals
+///   and checkpoints go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandoffStart {
+    /// The lease.
+    pub key: LeaseKey,
+    /// The worker that is to hand it over.
+    pub from: WorkerId,
+    /// The worker that is to have it.
+    pub to: WorkerId,
+}
+
+impl HandoffStart {
+    /// The row after this write, or `None` when the condition does not hold.
+    pub fn apply(&self, row: &Lease) -> Option<Lease> {
+        if row.owner.as_ref() != Some(&self.from) || row.checkpoint_owner.is_some() {
+            return None;
+        }
+        let mut row = row.clone();
+        row.owner = Some(self.to.clone());
+        row.checkpoint_owner = Some(self.from.clone());
+        Some(row)
+    }
+}
+
+/// Takes a lease from its owner without naming another: how a worker that stops lets go.
+///
+/// - Condition: owner and checkpoint owner are as seen; where `counter` is given, the counter too.
+/// - Effect: without a checkpoint owner the owner is removed; the checkpoint owner is removed; the counter rises by one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    /// The lease.
+    pub key: LeaseKey,
+    /// The owner that the writer saw.
+    pub seen_owner: Option<WorkerId>,
+    /// The checkpoint owner that the writer saw.
+    pub seen_checkpoint_owner: Option<WorkerId>,
+    /// The counter that the writer saw, where it matters.
+    pub seen_counter: Option<u64>,
+}
+
+impl Eviction {
+    /// An eviction of a lease as it was seen, counter included.
+    pub fn of(seen: &Lease) -> Self {
+        Self {
+            key: seen.key.clone(),
+            seen_owner: seen.owner.clone(),
+            seen_checkpoint_owner: seen.checkpoint_owner.clone(),
+            seen_counter: Some(seen.counter),
+        }
+    }
+
+    /// The row after this write, or `None` when the condition does not hold.
+    pub fn apply(&self, row: &Lease) -> Option<Lease> {
+        let as_seen = row.owner == self.seen_owner
+            && row.checkpoint_owner == self.seen_checkpoint_owner
+            && self.seen_counter.is_none_or(|counter| counter == row.counter);
+        if !as_seen {
+            return None;
+        }
+        let mut row = row.clone();
+        if row.checkpoint_owner.is_none() {
+            row.owner = None;
+        }
+        row.checkpoint_owner = None;
+        row.counter += 1;
+        Some(row)
+    }
+}
+
+/// A fact about a shard that is written beside the protocol: conditional on the row alone, the counter untouched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseMeta {
+    /// The children of the shard.
+    Children(BTreeSet<ShardId>),
+    /// The hash keys of the shard.
+    HashKeyRange(HashKeyRange),
+}
+
+impl LeaseMeta {
+    /// The row after this write.
+    pub fn apply(&self, row: &Lease) -> Lease {
+        let mut row = row.clone();
+        match self {
+            Self::Children(children) => row.children.clone_from(children),
+            Self::HashKeyRange(range) => row.hash_key_range = Some(*range),
+        }
+        row
+    }
+}

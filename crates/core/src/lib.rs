@@ -1,0 +1,54 @@
+//! The model, the decisions and the seams of shardwell, without I/O.
+//!
+//! | what | where |
+//! |---|---|
+//! | positions and progress | [`SequenceNumber`], [`ExtendedSequenceNumber`], [`Checkpoint`], [`CheckpointState`] |
+//! | what is read and written | [`Record`], [`UserRecord`], [`PutEntry`] |
+//! | shards | [`Shard`], [`ChildShard`], [`HashKeyRange`] |
+//! | the seam to a stream | [`Stream`], [`ShardReader`], [`StreamWriter`] |
+//! | leases and the seam to their table | [`Lease`], [`LeaseStore`] |
+//! | the seam to time, tasks and randomness | [`Env`] |
+//! | implementations in memory | [`memory`] |
+//!
+//! Decisions are pure functions here, and the crates around this one carry them out.
+
+#![warn(missing_docs)]
+
+mod checkpoint;
+mod env;
+mod ids;
+mod lease;
+pub mod memory;
+mod record;
+mod retry;
+mod sequence;
+mod shard;
+mod stream;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod time;
+
+pub use async_trait::async_trait;
+pub use bytes::Bytes;
+pub use shardwell_aggregation::{HashKeyRange, InvalidRange, hash_key};
+
+pub use checkpoint::{Checkpoint, CheckpointState, MAX_CHECKPOINT_STATE_BYTES, PendingCheckpoint};
+pub use env::{Elapsed, Env, EnvExt, Place, SystemEnv, Task, TaskError};
+pub use ids::{LeaseKey, ShardId, WorkerId};
+pub use lease::{
+    Assignment, CheckpointWrite, Conditional, Created, Eviction, FleetSettings, HandoffStart, LeaderLock, Lease,
+    LeaseListing, LeaseMeta, LeaseStore, PendingWrite, RenewOutcome, Renewal, Renewed, StoreError, StoreErrorKind,
+    WorkerMetrics, WriteToken,
+};
+pub use record::{PartitionKey, Record, UserRecord};
+pub use retry::RetryPolicy;
+pub use sequence::{ExtendedSequenceNumber, InvalidSequenceNumber, MAX_SEQUENCE_NUMBER_DIGITS, SequenceNumber};
+pub use shard::{ChildShard, Shard};
+pub use stream::{
+    Placed, PutEntry, PutError, PutErrorKind, PutResult, Read, ReadLimits, ShardFilter, ShardReader, StartPosition,
+    Stream, StreamDescription, StreamError, StreamErrorKind, StreamIdentity, StreamStatus, StreamWriter,
+};
+pub use time::{Monotonic, Timestamp};
+
+/// Any error that can cross threads.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;

@@ -1,0 +1,1 @@
+//! Conformance suites of the seams: free functions that every implementation runs. Not covered by semver.
