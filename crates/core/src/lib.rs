@@ -9,15 +9,19 @@
 //! | leases and the seam to their table | [`Lease`], [`LeaseStore`] |
 //! | the seam to time, tasks and randomness | [`Env`] |
 //! | implementations in memory | [`memory`] |
+//! | decisions | [`fetching`], [`delivery`], [`leasing`] |
 //!
 //! Decisions are pure functions here, and the crates around this one carry them out.
 
 #![warn(missing_docs)]
 
 mod checkpoint;
+pub mod delivery;
 mod env;
+pub mod fetching;
 mod ids;
 mod lease;
+pub mod leasing;
 pub mod memory;
 mod record;
 mod retry;

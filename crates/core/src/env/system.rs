@@ -35,11 +35,9 @@ impl SystemEnv {
     /// An environment around the current tokio runtime.
     ///
     /// # Errors
-    /// When the system refuses a thread.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
+    /// Outside a tokio runtime, and when the system refuses a thread.
     pub fn new() -> std::io::Result<Self> {
+        let pipeline = Handle::try_current().map_err(std::io::Error::other)?;
         let coordination =
             Builder::new_multi_thread().worker_threads(1).thread_name("shardwell-coordination").enable_all().build()?;
         let processors = Builder::new_current_thread()
@@ -48,7 +46,7 @@ impl SystemEnv {
             .build()?;
         Ok(Self {
             origin: Instant::now(),
-            pipeline: Handle::current(),
+            pipeline,
             coordination: Some(coordination),
             processors: Some(processors),
         })

@@ -1,0 +1,11 @@
+//! Decisions about leases: which to create, which to take, how long to trust one, which to remove.
+
+mod claim;
+mod cleanup;
+mod sync;
+mod trust;
+
+pub use claim::{Observations, blocking_parents, claimable};
+pub use cleanup::removable;
+pub use sync::{InitialPosition, child_leases, covers_every_hash_key, first_leases, missing_leases};
+pub use trust::LeaseTiming;

@@ -1,0 +1,325 @@
+//! Which leases a stream needs (the KCL's hierarchical shard sync).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shardwell_aggregation::HashKeyRange;
+
+use crate::{Checkpoint, ChildShard, Lease, Shard, ShardFilter, ShardId, StartPosition, Timestamp};
+
+/// Where an application starts on a stream that it has no leases for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InitialPosition {
+    /// After the newest record.
+    Latest,
+    /// At the oldest record.
+    TrimHorizon,
+    /// At the first record that arrived at or after a time.
+    AtTimestamp(Timestamp),
+}
+
+impl InitialPosition {
+    /// The checkpoint of a lease that starts there.
+    pub const fn checkpoint(&self) -> Checkpoint {
+        match self {
+            Self::Latest => Checkpoint::Latest,
+            Self::TrimHorizon => Checkpoint::TrimHorizon,
+            Self::AtTimestamp(_) => Checkpoint::AtTimestamp,
+        }
+    }
+
+    /// The shards that were open there.
+    pub const fn shard_filter(&self) -> ShardFilter {
+        match self {
+            Self::Latest => ShardFilter::AtLatest,
+            Self::TrimHorizon => ShardFilter::AtTrimHorizon,
+            Self::AtTimestamp(time) => ShardFilter::AtTimestamp(*time),
+        }
+    }
+
+    /// Where to open a shard whose lease has this checkpoint; `None` at the end of a shard. A position is opened *at* its
+    /// record, since a part of an aggregated record may be left in there; the caller skips what is done.
+    pub const fn start(&self, checkpoint: &Checkpoint) -> Option<StartPosition> {
+        match (checkpoint, self) {
+            (Checkpoint::TrimHorizon, _) => Some(StartPosition::TrimHorizon),
+            (Checkpoint::Latest, _) => Some(StartPosition::Latest),
+            (Checkpoint::AtTimestamp, Self::AtTimestamp(time)) => Some(StartPosition::AtTimestamp(*time)),
+            // The time is not in the table. Without it in the settings either, the safe reading is "everything".
+            (Checkpoint::AtTimestamp, Self::Latest | Self::TrimHorizon) => Some(StartPosition::TrimHorizon),
+            (Checkpoint::At(position), _) => Some(StartPosition::AtSequenceNumber(position.sequence_number)),
+            (Checkpoint::ShardEnd, _) => None,
+        }
+    }
+}
+
+/// Whether the ranges of these shards hold every hash key: a listing that raced a reshard does not.
+pub fn covers_every_hash_key<'a>(shards: impl IntoIterator<Item = &'a Shard>) -> bool {
+    let mut ranges: Vec<HashKeyRange> = shards.into_iter().map(|shard| shard.hash_key_range).collect();
+    ranges.sort_unstable();
+    let mut next = Some(0u128);
+    for range in ranges {
+        match next {
+            Some(key) if range.start() > key => return false,
+            Some(key) if range.end() >= key => next = range.end().checked_add(1),
+            Some(_) | None => {}
+        }
+    }
+    next.is_none()
+}
+
+/// The lease of a shard, from `checkpoint` on.
+fn lease_for(shard: &Shard, checkpoint: Checkpoint) -> Lease {
+    let mut lease = Lease::new(shard.id.clone(), checkpoint);
+    lease.parents = shard.parents().cloned().collect();
+    lease.hash_key_range = Some(shard.hash_key_range);
+    lease
+}
+
+/// The leases of an empty table: one for every shard that was open at the initial position, as
+/// [`InitialPosition::shard_filter`] lists them.
+pub fn first_leases(open_there: &[Shard], position: InitialPosition) -> Vec<Lease> {
+    in_creation_order(open_there.iter().map(|shard| (shard, position.checkpoint())))
+}
+
+/// The leases that a table with leases lacks, given all shards that the stream knows.
+///
+/// An open shard without a lease gets one, unless an ancestor of it has a lease or gets one here: then it waits for the
+/// end of that ancestor. At most one generation per line of descent is created.
+pub fn missing_leases(all_shards: &[Shard], leases: &[Lease], position: InitialPosition) -> Vec<Lease> {
+    let mut walk = Walk {
+        shards: all_shards.iter().map(|shard| (&shard.id, shard)).collect(),
+        with_lease: leases.iter().map(|lease| &lease.shard).collect(),
+        position,
+        verdicts: BTreeMap::new(),
+        create: BTreeMap::new(),
+    };
+    for shard in all_shards.iter().filter(|shard| shard.is_open()) {
+        if walk.visit(shard) != Verdict::Covered {
+            walk.create.insert(&shard.id, position.checkpoint());
+        }
+    }
+    in_creation_order(walk.create.iter().map(|(id, checkpoint)| (walk.shards[*id], *checkpoint)))
+}
+
+/// Ordered by where the shards begin, so that a crash in the middle leaves ancestors without descendants and never the
+/// other way round.
+fn in_creation_order<'a>(wanted: impl Iterator<Item = (&'a Shard, Checkpoint)>) -> Vec<Lease> {
+    let mut wanted: Vec<_> = wanted.collect();
+    wanted.sort_by_key(|(shard, _)| (shard.starting_sequence_number, &shard.id));
+    wanted.into_iter().map(|(shard, checkpoint)| lease_for(shard, checkpoint)).collect()
+}
+
+/// What the walk found out about a shard.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// It has a lease, or a line of ancestors leads to one.
+    Covered,
+    /// No line leads to a lease, and by the initial position its records are wanted.
+    Wanted,
+    /// No line leads to a lease, and its records lie before the initial position.
+    Skipped,
+}
+
+struct Walk<'a> {
+    shards: BTreeMap<&'a ShardId, &'a Shard>,
+    with_lease: BTreeSet<&'a ShardId>,
+    position: InitialPosition,
+    verdicts: BTreeMap<&'a ShardId, Verdict>,
+    create: BTreeMap<&'a ShardId, Checkpoint>,
+}
+
+impl<'a> Walk<'a> {
+    /// Depth first, each shard once.
+    fn visit(&mut self, shard: &'a Shard) -> Verdict {
+        if let Some(verdict) = self.verdicts.get(&shard.id) {
+            return *verdict;
+        }
+        // Against a listing that names a shard as its own ancestor: the second visit finds this.
+        self.verdicts.insert(&shard.id, Verdict::Skipped);
+        let verdict = if self.with_lease.contains(&shard.id) { Verdict::Covered } else { self.judge(shard) };
+        self.verdicts.insert(&shard.id, verdict);
+        verdict
+    }
+
+    fn judge(&mut self, shard: &'a Shard) -> Verdict {
+        // Parents that the stream no longer lists have no records left.
+        let parents: Vec<&'a Shard> = shard.parents().filter_map(|id| self.shards.get(id).copied()).collect();
+        let verdicts: Vec<Verdict> = parents.iter().map(|parent| self.visit(parent)).collect();
+        if verdicts.iter().all(|verdict| *verdict == Verdict::Skipped) {
+            return match self.position {
+                InitialPosition::Latest => Verdict::Skipped,
+                InitialPosition::TrimHorizon | InitialPosition::AtTimestamp(_) => Verdict::Wanted,
+            };
+        }
+        for (parent, verdict) in parents.into_iter().zip(verdicts) {
+            let needed = verdict != Verdict::Covered && !self.with_lease.contains(&parent.id);
+            if needed {
+                self.create.entry(&parent.id).or_insert(self.position.checkpoint());
+            }
+        }
+        Verdict::Covered
+    }
+}
+
+/// The leases of the children that a shard named at its end: from their beginning, since all before it is done.
+pub fn child_leases(children: &[ChildShard]) -> Vec<Lease> {
+    children
+        .iter()
+        .map(|child| {
+            let mut lease = Lease::new(child.id.clone(), Checkpoint::TrimHorizon);
+            lease.parents = child.parents.iter().cloned().collect();
+            lease.hash_key_range = Some(child.hash_key_range);
+            lease
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn shard(id: u64, parents: &[u64], open: bool) -> Shard {
+        Shard {
+            id: format!("{id}").into(),
+            parent: parents.first().map(|id| format!("{id}").into()),
+            adjacent_parent: parents.get(1).map(|id| format!("{id}").into()),
+            hash_key_range: HashKeyRange::FULL,
+            starting_sequence_number: (id * 10).into(),
+            ending_sequence_number: (!open).then(|| (id * 10 + 9).into()),
+        }
+    }
+
+    /// 0 and 1 merged into 6, 2 and 3 into 7, 6 and 7 into 8; 4 is open; 5 was split into 9 and 10.
+    fn documented_example() -> Vec<Shard> {
+        vec![
+            shard(0, &[], false),
+            shard(1, &[], false),
+            shard(2, &[], false),
+            shard(3, &[], false),
+            shard(4, &[], true),
+            shard(5, &[], false),
+            shard(6, &[0, 1], false),
+            shard(7, &[2, 3], false),
+            shard(8, &[6, 7], true),
+            shard(9, &[5], true),
+            shard(10, &[5], true),
+        ]
+    }
+
+    fn leases(ids: &[u64]) -> Vec<Lease> {
+        ids.iter().map(|id| Lease::new(format!("{id}").into(), Checkpoint::TrimHorizon)).collect()
+    }
+
+    fn created(leases: &[Lease]) -> Vec<(&str, Checkpoint)> {
+        leases.iter().map(|lease| (lease.shard.as_str(), lease.checkpoint)).collect()
+    }
+
+    #[test]
+    fn the_kcls_example_comes_out_the_same() {
+        let (shards, present) = (documented_example(), leases(&[4, 5, 7]));
+        let time = Timestamp::from_millis(1);
+        for (position, expected) in [
+            (InitialPosition::Latest, vec![("6", Checkpoint::Latest)]),
+            (InitialPosition::TrimHorizon, vec![("0", Checkpoint::TrimHorizon), ("1", Checkpoint::TrimHorizon)]),
+            (InitialPosition::AtTimestamp(time), vec![("0", Checkpoint::AtTimestamp), ("1", Checkpoint::AtTimestamp)]),
+        ] {
+            assert_eq!(created(&missing_leases(&shards, &present, position)), expected, "{position:?}");
+        }
+    }
+
+    #[test]
+    fn a_new_lease_knows_its_parents_and_range() {
+        let lease = &missing_leases(&documented_example(), &leases(&[4, 5, 7]), InitialPosition::Latest)[0];
+        assert_eq!(lease.parents, ["0".into(), "1".into()].into());
+        assert_eq!(lease.hash_key_range, Some(HashKeyRange::FULL));
+    }
+
+    #[test]
+    fn a_listing_with_a_cycle_ends() {
+        let mut shards = vec![shard(0, &[1], true), shard(1, &[0], false)];
+        shards[0].hash_key_range = HashKeyRange::FULL;
+        assert!(!missing_leases(&shards, &[], InitialPosition::TrimHorizon).is_empty());
+    }
+
+    #[test]
+    fn coverage_sees_holes_overlaps_and_the_ends() {
+        let ranged = |ranges: &[(u128, u128)]| -> Vec<Shard> {
+            let mut shards = Vec::new();
+            for (start, end) in ranges {
+                let mut one = shard(0, &[], true);
+                one.hash_key_range = HashKeyRange::new(*start, *end).expect("ordered");
+                shards.push(one);
+            }
+            shards
+        };
+        let max = u128::MAX;
+        assert!(covers_every_hash_key(&ranged(&[(0, max)])));
+        assert!(covers_every_hash_key(&ranged(&[(6, max), (0, 5)])));
+        assert!(covers_every_hash_key(&ranged(&[(0, 9), (3, 5), (8, max)])));
+        assert!(!covers_every_hash_key(&ranged(&[(0, 5), (7, max)])));
+        assert!(!covers_every_hash_key(&ranged(&[(1, max)])));
+        assert!(!covers_every_hash_key(&ranged(&[(0, max - 1)])));
+        assert!(!covers_every_hash_key(&[]));
+    }
+
+    /// A random history of splits and merges, as a listing.
+    fn history() -> impl Strategy<Value = Vec<Shard>> {
+        prop::collection::vec((any::<bool>(), any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..12)
+            .prop_map(|steps| {
+                let mut shards = vec![shard(0, &[], true), shard(1, &[], true)];
+                for (split, a, b) in steps {
+                    let open: Vec<usize> = (0..shards.len()).filter(|i| shards[*i].is_open()).collect();
+                    let (a, b) = (open[a.index(open.len())], open[b.index(open.len())]);
+                    let next = shards.len() as u64;
+                    let close = |shards: &mut Vec<Shard>, i: usize| {
+                        shards[i].ending_sequence_number = Some((i as u64 * 10 + 9).into());
+                    };
+                    if split || a == b {
+                        close(&mut shards, a);
+                        shards.extend([shard(next, &[a as u64], true), shard(next + 1, &[a as u64], true)]);
+                    } else {
+                        close(&mut shards, a);
+                        close(&mut shards, b);
+                        shards.push(shard(next, &[a as u64, b as u64], true));
+                    }
+                }
+                shards
+            })
+    }
+
+    proptest! {
+        /// After a sync every open shard has a lease, or a line of ancestors on which every shard is reached from a
+        /// lease in the end; and a second sync has nothing to do.
+        #[test]
+        fn nothing_is_missing_after_a_sync(shards in history(), keep in prop::collection::vec(any::<bool>(), 30)) {
+            let mut present: Vec<Lease> = shards
+                .iter()
+                .zip(&keep)
+                .filter(|(_, keep)| **keep)
+                .map(|(shard, _)| Lease::new(shard.id.clone(), Checkpoint::TrimHorizon))
+                .collect();
+            for position in [InitialPosition::TrimHorizon, InitialPosition::Latest] {
+                let new = missing_leases(&shards, &present, position);
+                for lease in &new {
+                    prop_assert!(!present.iter().any(|other| other.key == lease.key), "created twice");
+                }
+                present.extend(new);
+                let reachable = |id: &ShardId| {
+                    let mut queue = vec![id.clone()];
+                    while let Some(id) = queue.pop() {
+                        if present.iter().any(|lease| lease.shard == id) {
+                            return true;
+                        }
+                        queue.extend(shards.iter().find(|s| s.id == id).into_iter().flat_map(Shard::parents).cloned());
+                    }
+                    false
+                };
+                for open in shards.iter().filter(|shard| shard.is_open()) {
+                    prop_assert!(reachable(&open.id), "{} has no lease in its line", open.id);
+                }
+                prop_assert!(missing_leases(&shards, &present, position).is_empty(), "a second sync does nothing");
+            }
+        }
+    }
+}
