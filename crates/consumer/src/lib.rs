@@ -1,1 +1,28 @@
-//! consumer
+//! The worker of shardwell: a Kinesis Client Library for Rust.
+//!
+//! Implement [`RecordProcessor`], hand it to a [`Worker`], and run as many processes as you like. They share the shards
+//! of the stream through a lease table, follow resharding, and checkpoint what is done.
+//!
+//! The way of a record is `records/`, stage by stage; the way of a lease is `leases/`; `worker/` puts both together. All
+//! time, tasks and randomness come from [`Env`](shardwell_core::Env), so a whole worker runs in virtual time too.
+
+#![warn(missing_docs)]
+
+mod checkpointer;
+mod leases;
+mod lock;
+pub mod metrics;
+mod processor;
+mod records;
+mod worker;
+
+pub use ::metrics as metrics_facade;
+pub use async_trait::async_trait;
+pub use shardwell_core::leasing::InitialPosition;
+
+pub use checkpointer::{CheckpointError, CheckpointMode, Checkpointer};
+pub use processor::{Batch, LaneContext, Outcome, ProcessError, RecordProcessor, Start};
+pub use worker::{
+    BuildError, DataLoss, OnDataLoss, ShardState, ShardStatus, Worker, WorkerBuilder, WorkerError, WorkerHandle,
+    WorkerPhase, WorkerStatus,
+};

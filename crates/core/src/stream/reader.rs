@@ -56,4 +56,10 @@ impl ReadLimits {
 
     /// No limit but 10,000 records in one answer.
     pub const NONE: Self = Self { reads_per_second: None, bytes_per_second: None, records_per_read: 10_000 };
+
+    /// These limits without a pace: only the size of an answer is limited.
+    #[must_use]
+    pub const fn without_pace(self) -> Self {
+        Self { reads_per_second: None, bytes_per_second: None, records_per_read: self.records_per_read }
+    }
 }

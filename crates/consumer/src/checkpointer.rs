@@ -1,0 +1,103 @@
+//! Manual checkpoints, by the KCL's rules.
+
+use std::fmt;
+use std::sync::Arc;
+
+use shardwell_core::{Checkpoint, ExtendedSequenceNumber};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::leases::{Flush, HeldLease};
+
+/// Who decides what is checkpointed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CheckpointMode {
+    /// The framework: everything up to the first record that is not done, once per renewal, in the write that renews the
+    /// lease.
+    #[default]
+    Automatic,
+    /// The processor, through its [`Checkpointer`]. What it does not checkpoint is delivered again after a restart.
+    Manual,
+}
+
+/// A processor's way to checkpoint by hand.
+#[derive(Clone)]
+pub struct Checkpointer {
+    mode: CheckpointMode,
+    lease: Arc<HeldLease>,
+    flush: mpsc::UnboundedSender<Flush>,
+}
+
+/// Why a manual checkpoint was not written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The worker checkpoints by itself. Build it with `CheckpointMode::Manual` to do it by hand.
+    #[error("this worker checkpoints by itself; build it with manual checkpoints to do it by hand")]
+    Automatic,
+    /// The position is not between the last checkpoint and what was delivered.
+    #[error("cannot checkpoint {wanted}: the last checkpoint is {last}, and records up to {delivered} were delivered")]
+    OutOfRange {
+        /// What was asked for.
+        wanted: ExtendedSequenceNumber,
+        /// The last checkpoint.
+        last: Checkpoint,
+        /// The largest position that was handed to the processor, or the checkpoint it started from.
+        delivered: Checkpoint,
+    },
+    /// The lease is gone: another worker has the shard. Stop quietly.
+    #[error("the lease of the shard is lost, so nothing can be checkpointed")]
+    LeaseLost,
+}
+
+impl Checkpointer {
+    pub(crate) const fn new(mode: CheckpointMode, lease: Arc<HeldLease>, flush: mpsc::UnboundedSender<Flush>) -> Self {
+        Self { mode, lease, flush }
+    }
+
+    /// Stores that everything up to and including `position` is done. Accepted between the last checkpoint and the
+    /// largest position that was delivered, both included. Returns when the checkpoint is stored.
+    ///
+    /// # Errors
+    /// See [`CheckpointError`].
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, the checkpoint is stored all the same, with the next renewal at the latest.
+    pub async fn checkpoint(&self, position: impl Into<ExtendedSequenceNumber> + Send) -> Result<(), CheckpointError> {
+        if self.mode == CheckpointMode::Automatic {
+            return Err(CheckpointError::Automatic);
+        }
+        self.lease.progress().checkpoint_by_hand(position.into())?;
+        self.stored().await
+    }
+
+    /// Stores that everything delivered so far is done, the batch at hand included.
+    ///
+    /// # Errors
+    /// See [`CheckpointError`].
+    ///
+    /// # Cancel safety
+    /// As [`checkpoint`](Self::checkpoint).
+    pub async fn checkpoint_all(&self) -> Result<(), CheckpointError> {
+        match self.lease.progress().delivered() {
+            Checkpoint::At(position) => self.checkpoint(position).await,
+            // Nothing was delivered, so there is nothing to store.
+            Checkpoint::AtTimestamp | Checkpoint::TrimHorizon | Checkpoint::Latest | Checkpoint::ShardEnd => Ok(()),
+        }
+    }
+
+    async fn stored(&self) -> Result<(), CheckpointError> {
+        let (written, stored) = oneshot::channel();
+        let flush = Flush { key: self.lease.key().clone(), written };
+        self.flush.send(flush).map_err(|_| CheckpointError::LeaseLost)?;
+        match stored.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(CheckpointError::LeaseLost),
+        }
+    }
+}
+
+impl fmt::Debug for Checkpointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checkpointer").field("mode", &self.mode).finish_non_exhaustive()
+    }
+}

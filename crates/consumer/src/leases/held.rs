@@ -1,0 +1,197 @@
+//! The leases that this worker holds, and how long each may be trusted.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use shardwell_core::leasing::LeaseTiming;
+use shardwell_core::{Lease, LeaseKey, Monotonic, Renewal, ShardId, WriteToken};
+use tokio::sync::watch;
+
+use crate::CheckpointMode;
+use crate::lock::lock;
+use crate::records::watermark::Progress;
+use crate::worker::status::Activity;
+
+/// What the consumer of a held lease is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Go on.
+    No,
+    /// Start nothing new, let what is running finish until the deadline, and end.
+    Drain { deadline: Monotonic },
+    /// The lease is lost: end at once, checkpoint nothing.
+    Lost,
+}
+
+/// A lease from the moment it was taken until it is released, finished or lost.
+#[derive(Debug)]
+pub(crate) struct HeldLease {
+    key: LeaseKey,
+    shard: ShardId,
+    /// What the records' side has done, and what is stored of it.
+    progress: Progress,
+    /// What the consumer is doing, for the status.
+    activity: Activity,
+    /// The row as last seen, and what follows from it. Written by the renewer alone once the lease is held.
+    term: Mutex<Term>,
+    /// Tells the consumer to stop.
+    stop: watch::Sender<Stop>,
+}
+
+#[derive(Debug)]
+struct Term {
+    /// The row after the newest write that is known to be applied.
+    image: Lease,
+    trusted_until: Monotonic,
+    next_renewal: Monotonic,
+    /// The token of a write of unknown outcome: the next one repeats it.
+    unresolved: Option<WriteToken>,
+}
+
+impl HeldLease {
+    /// A lease that was taken with a write that started at `attempt` and left the row `image`.
+    pub(crate) fn new(
+        image: Lease,
+        attempt: Monotonic,
+        timing: LeaseTiming,
+        mode: CheckpointMode,
+        now: Monotonic,
+    ) -> Self {
+        Self {
+            key: image.key.clone(),
+            shard: image.shard.clone(),
+            progress: Progress::new(mode, image.checkpoint, image.throughput_kbps, now),
+            activity: Activity::default(),
+            term: Mutex::new(Term {
+                trusted_until: timing.trusted_until(attempt),
+                next_renewal: attempt.plus(timing.renew_interval()),
+                unresolved: None,
+                image,
+            }),
+            stop: watch::Sender::new(Stop::No),
+        }
+    }
+
+    pub(crate) const fn key(&self) -> &LeaseKey {
+        &self.key
+    }
+
+    pub(crate) const fn shard(&self) -> &ShardId {
+        &self.shard
+    }
+
+    pub(crate) const fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    pub(crate) const fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
+    pub(crate) fn image(&self) -> Lease {
+        lock(&self.term).image.clone()
+    }
+
+    /// The one answer to "may I still process?".
+    pub(crate) fn may_process(&self, now: Monotonic) -> bool {
+        *self.stop.borrow() != Stop::Lost && now < self.trusted_until()
+    }
+
+    pub(crate) fn trusted_until(&self) -> Monotonic {
+        lock(&self.term).trusted_until
+    }
+
+    pub(crate) fn next_renewal(&self) -> Monotonic {
+        lock(&self.term).next_renewal
+    }
+
+    /// The write to make now. `fresh` becomes its token, unless an earlier write is unresolved: then this repeats it.
+    /// `refresh` is how old the stored time of the tip may become.
+    pub(crate) fn renewal(&self, now: Monotonic, fresh: WriteToken, refresh: Duration) -> Renewal {
+        let mut term = lock(&self.term);
+        let token = *term.unresolved.get_or_insert(fresh);
+        Renewal {
+            key: self.key.clone(),
+            counter: term.image.counter,
+            token,
+            throughput_kbps: self.progress.take_throughput(now),
+            checkpoint: self.progress.to_store(refresh),
+        }
+    }
+
+    /// A write that started at `attempt` was applied and left this row.
+    pub(crate) fn renewed(&self, image: Lease, attempt: Monotonic, timing: LeaseTiming, now: Monotonic) {
+        self.progress.stored(&image, now);
+        let mut term = lock(&self.term);
+        term.image = image;
+        term.unresolved = None;
+        term.trusted_until = timing.trusted_until(attempt);
+        term.next_renewal = attempt.plus(timing.renew_interval());
+    }
+
+    /// It is not known whether a write was applied: repeat it soon.
+    pub(crate) fn unresolved(&self, timing: LeaseTiming, now: Monotonic) {
+        lock(&self.term).next_renewal = now.plus(timing.renew_retry());
+    }
+
+    /// Tells the consumer to stop. A loss is final; a drain keeps its first deadline.
+    pub(crate) fn tell(&self, stop: Stop) {
+        self.stop.send_if_modified(|current| {
+            let stronger = matches!(
+                (*current, stop),
+                (Stop::No, Stop::Drain { .. } | Stop::Lost) | (Stop::Drain { .. }, Stop::Lost)
+            );
+            if stronger {
+                *current = stop;
+            }
+            stronger
+        });
+    }
+
+    /// Waits until the consumer is to stop, and says how.
+    pub(crate) async fn told_to_stop(&self) -> Stop {
+        let mut stop = self.stop.subscribe();
+        // The sender lives in this very lease, so waiting cannot fail.
+        stop.wait_for(|stop| *stop != Stop::No).await.map_or(Stop::Lost, |stop| *stop)
+    }
+
+    /// Waits until the lease is lost.
+    pub(crate) async fn told_lost(&self) {
+        let _ = self.stop.subscribe().wait_for(|stop| *stop == Stop::Lost).await;
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        *self.stop.borrow() == Stop::Lost
+    }
+}
+
+/// All leases that this worker holds, by key.
+#[derive(Debug, Default)]
+pub(crate) struct HeldLeases(Mutex<BTreeMap<LeaseKey, Arc<HeldLease>>>);
+
+impl HeldLeases {
+    pub(crate) fn insert(&self, lease: Arc<HeldLease>) {
+        lock(&self.0).insert(lease.key().clone(), lease);
+    }
+
+    pub(crate) fn remove(&self, key: &LeaseKey) {
+        lock(&self.0).remove(key);
+    }
+
+    pub(crate) fn get(&self, key: &LeaseKey) -> Option<Arc<HeldLease>> {
+        lock(&self.0).get(key).cloned()
+    }
+
+    pub(crate) fn contains(&self, key: &LeaseKey) -> bool {
+        lock(&self.0).contains_key(key)
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<HeldLease>> {
+        lock(&self.0).values().cloned().collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.0).len()
+    }
+}

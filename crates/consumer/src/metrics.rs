@@ -1,0 +1,58 @@
+//! The names of all metrics of this crate. Units are the last part of a name.
+//!
+//! Every metric has the label `application`; those marked with a shard have the label `shard` too.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+/// Counter, with a shard: records read from the stream.
+pub const RECORDS_READ: &str = "shardwell_records_read_total";
+/// Counter, with a shard: payload bytes read from the stream.
+pub const BYTES_READ: &str = "shardwell_read_bytes_total";
+/// Counter, with a shard: reads of the stream, by `result` (`ok`, `throttled`, `error`).
+pub const READS: &str = "shardwell_reads_total";
+/// Counter, with a shard: user records that are done.
+pub const RECORDS_DONE: &str = "shardwell_records_done_total";
+/// Counter, with a shard: batches handed to a processor, by `result` (`done`, `failed`, `panicked`).
+pub const BATCHES: &str = "shardwell_batches_total";
+/// Counter, with a shard: invocations beyond the first of a batch.
+pub const RETRIES: &str = "shardwell_batch_retries_total";
+/// Histogram, with a shard: time that a processor took for a batch.
+pub const PROCESSOR_TIME: &str = "shardwell_processor_seconds";
+/// Gauge, with a shard: age of the newest record that is done, at the time it was done.
+pub const ITERATOR_AGE: &str = "shardwell_iterator_age_seconds";
+/// Gauge, with a shard: how far the newest read was behind the tip of the shard.
+pub const BEHIND_LATEST: &str = "shardwell_behind_latest_seconds";
+/// Gauge: bytes of records between fetching and done.
+pub const BUFFERED: &str = "shardwell_buffered_bytes";
+/// Counter: renewals, by `result` (`renewed`, `lost`, `unknown`).
+pub const RENEWALS: &str = "shardwell_lease_renewals_total";
+/// Counter: checkpoints stored.
+pub const CHECKPOINTS: &str = "shardwell_checkpoints_total";
+/// Gauge: leases held.
+pub const LEASES_HELD: &str = "shardwell_leases_held";
+/// Counter: leases lost to another worker or to time.
+pub const LEASES_LOST: &str = "shardwell_leases_lost_total";
+/// Counter: times that records were found to be trimmed before they were read.
+pub const DATA_LOSSES: &str = "shardwell_data_losses_total";
+/// Counter: batches that were still running when the deadline of a shutdown passed; they will run again elsewhere.
+pub const ABANDONED_BATCHES: &str = "shardwell_abandoned_batches_total";
+
+/// Registers unit and description of every metric with the recorder that is installed.
+pub fn describe() {
+    describe_counter!(RECORDS_READ, Unit::Count, "Records read from the stream");
+    describe_counter!(BYTES_READ, Unit::Bytes, "Payload bytes read from the stream");
+    describe_counter!(READS, Unit::Count, "Reads of the stream by result");
+    describe_counter!(RECORDS_DONE, Unit::Count, "User records that are done");
+    describe_counter!(BATCHES, Unit::Count, "Batches handed to a processor by result");
+    describe_counter!(RETRIES, Unit::Count, "Invocations beyond the first of a batch");
+    describe_histogram!(PROCESSOR_TIME, Unit::Seconds, "Time that a processor took for a batch");
+    describe_gauge!(ITERATOR_AGE, Unit::Seconds, "Age of the newest record that is done, when it was done");
+    describe_gauge!(BEHIND_LATEST, Unit::Seconds, "How far the newest read was behind the tip of the shard");
+    describe_gauge!(BUFFERED, Unit::Bytes, "Bytes of records between fetching and done");
+    describe_counter!(RENEWALS, Unit::Count, "Lease renewals by result");
+    describe_counter!(CHECKPOINTS, Unit::Count, "Checkpoints stored");
+    describe_gauge!(LEASES_HELD, Unit::Count, "Leases held");
+    describe_counter!(LEASES_LOST, Unit::Count, "Leases lost to another worker or to time");
+    describe_counter!(DATA_LOSSES, Unit::Count, "Times that records were trimmed before they were read");
+    describe_counter!(ABANDONED_BATCHES, Unit::Count, "Batches still running at the deadline of a shutdown");
+}

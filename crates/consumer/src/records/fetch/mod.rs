@@ -1,0 +1,280 @@
+//! The first stage: reading a shard, within its limits and the worker's byte budget.
+
+mod budget;
+mod horizon;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use shardwell_core::fetching::{ReadPacer, ReadSizer};
+use shardwell_core::{
+    Checkpoint, ChildShard, EnvExt, Read, RetryPolicy, ShardReader, StreamError, StreamErrorKind, UserRecord,
+};
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use super::deaggregate::user_records;
+use crate::leases::HeldLease;
+use crate::metrics::{BEHIND_LATEST, BYTES_READ, DATA_LOSSES, READS, RECORDS_READ};
+use crate::worker::status::Fetching;
+use crate::worker::{DataLoss, OnDataLoss, Shared, WorkerError};
+
+pub(crate) use budget::{Room, SharedBudget};
+use horizon::Horizon;
+pub(crate) use horizon::{caught_up_at, state_of};
+
+/// What fetching hands on.
+#[derive(Debug)]
+pub(crate) enum Fetched {
+    /// User records that are not done yet, in order; room for them is reserved.
+    Records { records: Vec<UserRecord>, behind_latest: Option<Duration> },
+    /// The end of the shard: nothing follows.
+    Ended { children: Vec<ChildShard> },
+    /// The worker cannot go on.
+    Fatal(WorkerError),
+}
+
+/// The fetching of one shard.
+#[derive(Debug)]
+pub(crate) struct Fetch {
+    shared: Arc<Shared>,
+    lease: Arc<HeldLease>,
+    room: Arc<Room>,
+    /// Everything up to here is done: where reading starts, and what is left out.
+    from: Checkpoint,
+    pacer: ReadPacer,
+    sizer: ReadSizer,
+    horizon: Horizon,
+    /// How often reading failed since it last succeeded.
+    failures: u32,
+}
+
+/// Why fetching is over.
+struct Over(Fetched);
+
+impl Fetch {
+    pub(crate) fn new(shared: Arc<Shared>, lease: Arc<HeldLease>, room: Arc<Room>, from: Checkpoint) -> Self {
+        let limits = shared.stream.read_limits();
+        let limits = if shared.settings.read_pacing { limits } else { limits.without_pace() };
+        let horizon = Horizon::new(from, lease.image().state(), shared.env.timestamp(), shared.retention());
+        Self {
+            pacer: ReadPacer::new(limits),
+            sizer: ReadSizer::new(&limits),
+            horizon,
+            failures: 0,
+            shared,
+            lease,
+            room,
+            from,
+        }
+    }
+
+    /// Reads until the end of the shard, or until nobody wants it any more.
+    pub(crate) async fn run(mut self, out: mpsc::UnboundedSender<Fetched>) {
+        let Over(last) = match self.read_all(&out).await {
+            Ok(never) => match never {},
+            Err(over) => over,
+        };
+        self.lease.activity().update(|activity| activity.fetching = Fetching::Ended);
+        // Nobody listens: the consumer is stopping.
+        let _ = out.send(last);
+    }
+
+    async fn read_all(&mut self, out: &mpsc::UnboundedSender<Fetched>) -> Result<std::convert::Infallible, Over> {
+        let mut reader = self.open().await?;
+        loop {
+            self.unpaused().await;
+            self.shared.env.sleep_until(self.pacer.next_read()).await;
+            let limit = self.sizer.limit(self.room.share());
+            let reserved = self.reserve(self.sizer.expected(limit)).await;
+            let started = self.shared.env.now();
+            match reader.read(limit).await {
+                Ok(read) => {
+                    let bytes = read.records.iter().map(|record| record.data.len()).sum();
+                    self.pacer.on_read(started, bytes);
+                    self.count(&read, bytes);
+                    let end = read.end.clone();
+                    if let Some(fetched) = self.accept(read, reserved)? {
+                        // Nobody listens: the consumer is stopping, and drops this task.
+                        let _ = out.send(fetched);
+                    }
+                    if let Some(children) = end {
+                        return Err(Over(Fetched::Ended { children }));
+                    }
+                }
+                Err(error) => {
+                    drop(reserved);
+                    self.failed(error).await?;
+                }
+            }
+        }
+    }
+
+    /// Opens the shard, as often as it takes.
+    async fn open(&mut self) -> Result<Box<dyn ShardReader>, Over> {
+        let Some(position) = self.shared.settings.initial_position.start(&self.from) else {
+            return Err(Over(Fetched::Ended { children: Vec::new() }));
+        };
+        loop {
+            match self.shared.stream.open(self.lease.shard(), position).await {
+                Ok(reader) => {
+                    debug!(?position, "shard opened");
+                    self.lease.activity().update(|activity| {
+                        activity.opened = true;
+                        activity.fetching = Fetching::Reading;
+                    });
+                    self.shared.readiness.send_replace(());
+                    return Ok(reader);
+                }
+                Err(error) => self.failed(error).await?,
+            }
+        }
+    }
+
+    async fn unpaused(&self) {
+        let mut paused = self.shared.paused.subscribe();
+        if *paused.borrow() {
+            self.lease.activity().update(|activity| activity.fetching = Fetching::Paused);
+            // An error means that the worker is gone, and this task with it.
+            let _ = paused.wait_for(|paused| !paused).await;
+            self.lease.activity().update(|activity| activity.fetching = Fetching::Reading);
+        }
+    }
+
+    async fn reserve(&self, bytes: usize) -> budget::Reservation {
+        match self.room.try_reserve(bytes) {
+            Some(reserved) => reserved,
+            None => {
+                self.lease.activity().update(|activity| activity.fetching = Fetching::WaitingForRoom);
+                let reserved = self.room.reserve(bytes).await;
+                self.lease.activity().update(|activity| activity.fetching = Fetching::Reading);
+                reserved
+            }
+        }
+    }
+
+    /// Takes in what was read.
+    fn accept(&mut self, read: Read, reserved: budget::Reservation) -> Result<Option<Fetched>, Over> {
+        self.failures = 0;
+        self.lease.activity().update(|activity| {
+            activity.fetching = Fetching::Reading;
+            activity.behind_latest = read.behind_latest;
+            if activity.failures == 0 {
+                activity.last_error = None;
+            }
+        });
+        if let Some(first_left) = self.horizon.check(&read) {
+            self.lost(first_left)?;
+        }
+        if let Some(behind) = read.behind_latest {
+            self.watch(behind, &read);
+        }
+        let records = user_records(read.records, self.from);
+        let weight = records.iter().map(UserRecord::weight).sum();
+        self.sizer.observe(records.len(), weight);
+        reserved.settle(weight);
+        let behind_latest = read.behind_latest;
+        Ok((!records.is_empty()).then_some(Fetched::Records { records, behind_latest }))
+    }
+
+    /// Notes how far behind the shard is: for the metric, for the warning, and at the tip for the next owner.
+    fn watch(&mut self, behind: Duration, read: &Read) {
+        gauge!(BEHIND_LATEST, "application" => self.shared.application.clone(), "shard" => self.lease.shard().to_string())
+            .set(behind.as_secs_f64());
+        if let Some(newest) = read.records.last() {
+            self.lease.progress().read_up_to(newest.sequence_number);
+        }
+        if behind.is_zero() {
+            self.lease.progress().at_tip(self.shared.env.timestamp());
+        }
+        if self.horizon.is_near(behind, self.shared.retention()) {
+            let retention = self.shared.retention();
+            warn!(
+                ?behind,
+                ?retention,
+                "the shard is about to lose records: they are trimmed before they are read. Raise the stream's retention, \
+                 or add throughput"
+            );
+        }
+    }
+
+    /// Reports records that were trimmed before they were read.
+    fn lost(&self, first_left: horizon::FirstLeft) -> Result<(), Over> {
+        let loss = DataLoss { shard: self.lease.shard().clone(), after: self.from, first_left };
+        counter!(DATA_LOSSES, "application" => self.shared.application.clone()).increment(1);
+        match self.shared.settings.on_data_loss {
+            OnDataLoss::Continue => {
+                warn!(after = %loss.after, first_left = ?loss.first_left, "{loss}");
+                self.lease.activity().update(|activity| activity.data_loss = Some(loss));
+                Ok(())
+            }
+            OnDataLoss::Stop => Err(Over(Fetched::Fatal(WorkerError::DataLoss(loss)))),
+        }
+    }
+
+    /// Waits out an error, or ends fetching where waiting cannot help.
+    async fn failed(&mut self, error: StreamError) -> Result<(), Over> {
+        let now = self.shared.env.now();
+        let throttled = error.kind() == StreamErrorKind::Throttled;
+        self.count_read(if throttled { "throttled" } else { "error" });
+        let text = crate::worker::with_causes(&error);
+        self.lease.activity().update(|activity| {
+            activity.fetching = Fetching::BackingOff;
+            activity.last_error = Some(text.clone());
+        });
+        if error.kind() == StreamErrorKind::NotFound {
+            return self.gone().await;
+        }
+        if throttled {
+            debug!("throttled; reading more slowly");
+            self.pacer.on_throttled(now, self.shared.env.random());
+            self.shared.env.sleep_until(self.pacer.next_read()).await;
+            return Ok(());
+        }
+        self.failures = self.failures.saturating_add(1);
+        let retry = RetryPolicy::default().with_cap(MAX_READ_BACKOFF);
+        let delay = retry.delay(self.failures, self.shared.env.random()).unwrap_or_default();
+        warn!(error = %text, failures = self.failures, "cannot read the shard; trying again in {delay:?}");
+        self.shared.env.sleep(delay).await;
+        Ok(())
+    }
+
+    /// There is no such shard any more: either the stream is gone, or the shard was trimmed with what was left in it.
+    async fn gone(&mut self) -> Result<(), Over> {
+        match self.shared.stream.describe().await {
+            Ok(_) => {
+                self.lost(None)?;
+                Err(Over(Fetched::Ended { children: Vec::new() }))
+            }
+            Err(error) if error.kind() == StreamErrorKind::NotFound => {
+                let stream = self.shared.stream.to_string();
+                Err(Over(Fetched::Fatal(WorkerError::StreamDeleted { stream })))
+            }
+            Err(error) => {
+                warn!(%error, "cannot tell whether the stream is gone; trying again");
+                self.shared.env.sleep(MAX_READ_BACKOFF).await;
+                Ok(())
+            }
+        }
+    }
+
+    fn count(&self, read: &Read, bytes: usize) {
+        self.count_read("ok");
+        let labels = self.labels();
+        counter!(RECORDS_READ, &labels).increment(read.records.len() as u64);
+        counter!(BYTES_READ, &labels).increment(bytes as u64);
+    }
+
+    fn count_read(&self, result: &'static str) {
+        let [application, shard] = self.labels();
+        counter!(READS, application.0 => application.1, shard.0 => shard.1, "result" => result).increment(1);
+    }
+
+    fn labels(&self) -> [(&'static str, String); 2] {
+        [("application", self.shared.application.clone()), ("shard", self.lease.shard().to_string())]
+    }
+}
+
+/// The longest wait between reads that fail.
+const MAX_READ_BACKOFF: Duration = Duration::from_secs(10);

@@ -1,0 +1,223 @@
+//! Building a worker from components and settings.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shardwell_core::leasing::InitialPosition;
+use shardwell_core::{Env, LeaseStore, RetryPolicy, Stream, SystemEnv, WorkerId};
+
+use super::settings::Settings;
+use super::shared::Parts;
+use super::{BuildError, OnDataLoss, Shared, Worker};
+use crate::CheckpointMode;
+use crate::processor::{LaneContext, ProcessorFactory, RecordProcessor};
+
+/// Collects what a worker is made of. Components are what it runs on (stream, lease table, processors, environment);
+/// everything else is a setting with a default.
+#[must_use = "a builder does nothing until `build`"]
+pub struct WorkerBuilder {
+    application: String,
+    stream: Arc<dyn Stream>,
+    store: Arc<dyn LeaseStore>,
+    factory: ProcessorFactory,
+    worker: Option<WorkerId>,
+    env: Option<Arc<dyn Env>>,
+    settings: Settings,
+}
+
+impl Worker {
+    /// Starts building a worker.
+    ///
+    /// `application` names the group of workers that share the stream (the KCL's application name). `processors` makes a
+    /// processor for each lane of each shard; it is called on the worker's threads and must not block for long.
+    pub fn builder<P: RecordProcessor>(
+        application: impl Into<String>,
+        stream: impl Stream,
+        leases: impl LeaseStore,
+        processors: impl Fn(&LaneContext) -> P + Send + Sync + 'static,
+    ) -> WorkerBuilder {
+        Self::builder_with(application, Arc::new(stream), Arc::new(leases), processors)
+    }
+
+    /// As [`builder`](Self::builder), with components that were chosen at run time.
+    pub fn builder_with<P: RecordProcessor>(
+        application: impl Into<String>,
+        stream: Arc<dyn Stream>,
+        leases: Arc<dyn LeaseStore>,
+        processors: impl Fn(&LaneContext) -> P + Send + Sync + 'static,
+    ) -> WorkerBuilder {
+        WorkerBuilder {
+            application: application.into(),
+            stream,
+            store: leases,
+            factory: Arc::new(move |lane| Box::new(processors(lane))),
+            worker: None,
+            env: None,
+            settings: Settings::default(),
+        }
+    }
+}
+
+impl WorkerBuilder {
+    /// Where to start on a stream that the application has no leases for. Default: `LATEST`, as in the KCL.
+    pub fn initial_position(mut self, position: InitialPosition) -> Self {
+        self.settings.initial_position = position;
+        self
+    }
+
+    /// Who decides what is checkpointed. Default: automatic, once per renewal.
+    pub fn checkpoints(mut self, mode: CheckpointMode) -> Self {
+        self.settings.checkpoints = mode;
+        self
+    }
+
+    /// What to do when records were trimmed before they were read. Default: report it and go on.
+    pub fn on_data_loss(mut self, choice: OnDataLoss) -> Self {
+        self.settings.on_data_loss = choice;
+        self
+    }
+
+    /// How long a lease holds after a renewal; a third of it is the time between renewals and so between checkpoints.
+    /// Default: 10 s, as in the KCL; at least 100 ms. The same for all workers of an application.
+    ///
+    /// Too short, and a slow table or a paused process loses leases; too long, and the shards of a worker that crashed
+    /// wait.
+    pub fn lease_duration(mut self, duration: Duration) -> Self {
+        self.settings.lease_duration = duration;
+        self
+    }
+
+    /// How often to look for leases that became free. Default: 1 s. What this worker itself makes free is seen at once.
+    /// Too short costs reads of the table; too long delays takeovers.
+    pub fn discovery_interval(mut self, interval: Duration) -> Self {
+        self.settings.discovery_interval = interval;
+        self
+    }
+
+    /// How often to compare the stream's shards with the leases. Default: 60 s; also at start and at the end of each
+    /// shard. Too short costs calls to the stream; too long delays the removal of old leases and the notice that a stream
+    /// was deleted.
+    pub fn shard_sync_interval(mut self, interval: Duration) -> Self {
+        self.settings.shard_sync_interval = interval;
+        self
+    }
+
+    /// How long running batches may take to finish at a shutdown. Default: 30 s. A batch that runs longer is abandoned,
+    /// and will be delivered again.
+    pub fn shutdown_deadline(mut self, deadline: Duration) -> Self {
+        self.settings.shutdown_deadline = deadline;
+        self
+    }
+
+    /// How long to try to reach lease table and stream at start. Default: 60 s.
+    pub fn startup_deadline(mut self, deadline: Duration) -> Self {
+        self.settings.startup_deadline = deadline;
+        self
+    }
+
+    /// How many bytes of records, overhead included, may be in memory between fetching and done, over all shards; one
+    /// read more in the worst case. Default: 64 MiB. Each shard gets a fair share. Too small makes reads tiny and slow;
+    /// the more, the more is read ahead.
+    pub fn max_buffered_bytes(mut self, bytes: usize) -> Self {
+        self.settings.max_buffered_bytes = bytes;
+        self
+    }
+
+    /// How many processor calls may run at the same time, each on a thread. Default: 64. Too small makes shards wait for
+    /// each other.
+    pub fn max_concurrent_batches(mut self, batches: usize) -> Self {
+        self.settings.max_concurrent_batches = batches;
+        self
+    }
+
+    /// How many records a batch has at most. Default: 500.
+    pub fn batch_records(mut self, records: usize) -> Self {
+        self.settings.batch.records = records;
+        self
+    }
+
+    /// How many payload bytes a batch has at most; one record always fits. Default: 1 MiB.
+    pub fn batch_bytes(mut self, bytes: usize) -> Self {
+        self.settings.batch.bytes = bytes;
+        self
+    }
+
+    /// How long to wait for a batch to fill once something is there and the processor is idle. Default: zero, which
+    /// delivers at once whatever is there. Longer makes fewer, larger batches and adds that much latency.
+    pub fn batch_window(mut self, window: Duration) -> Self {
+        self.settings.batch.window = window;
+        self
+    }
+
+    /// How soon to deliver a failed batch again. Default: 200 ms, doubling up to 60 s, with full jitter. A limit on the
+    /// number of retries is not used: nothing is ever skipped.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.settings.retry = policy;
+        self
+    }
+
+    /// Whether to keep to the stream's read limits. Default: true. Without it, reads follow each other as fast as they are
+    /// answered, and throttling alone slows them down: for engines without limits.
+    pub fn read_pacing(mut self, pacing: bool) -> Self {
+        self.settings.read_pacing = pacing;
+        self
+    }
+
+    /// The id of this worker. Default: host name, process id and a random number. Must differ between any two workers,
+    /// also between a process and its restarted self.
+    pub fn worker_id(mut self, id: impl Into<WorkerId>) -> Self {
+        self.worker = Some(id.into());
+        self
+    }
+
+    /// The clocks, tasks and randomness to run on. Default: the system's.
+    pub fn env(mut self, env: Arc<dyn Env>) -> Self {
+        self.env = Some(env);
+        self
+    }
+
+    /// Builds the worker. Does no I/O. Must be called inside a tokio runtime, unless an environment was given.
+    ///
+    /// # Errors
+    /// [`BuildError::Invalid`] for a setting that is out of its bounds, with a message that names it.
+    pub fn build(self) -> Result<Worker, BuildError> {
+        if self.application.is_empty() {
+            return Err(BuildError::Invalid("the application name is empty".into()));
+        }
+        self.settings.validate().map_err(BuildError::Invalid)?;
+        let env = match self.env {
+            Some(env) => env,
+            None => Arc::new(SystemEnv::new().map_err(BuildError::Environment)?),
+        };
+        let worker = self.worker.unwrap_or_else(|| unique_id(&*env));
+        let parts = Parts {
+            application: self.application,
+            worker,
+            settings: self.settings,
+            env,
+            stream: self.stream,
+            store: self.store,
+            factory: self.factory,
+        };
+        let (shared, flushes) = Shared::new(parts);
+        Ok(Worker { shared, flushes })
+    }
+}
+
+/// `host:pid:random`: unique per incarnation, and tells an operator where to look.
+fn unique_id(env: &dyn Env) -> WorkerId {
+    let host = gethostname::gethostname();
+    format!("{}:{}:{:08x}", host.to_string_lossy(), std::process::id(), env.random() >> 32).into()
+}
+
+impl fmt::Debug for WorkerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerBuilder")
+            .field("application", &self.application)
+            .field("stream", &self.stream.to_string())
+            .field("leases", &self.store.to_string())
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,118 @@
+//! Why a worker cannot start, or had to stop.
+
+use std::time::Duration;
+
+use shardwell_core::{Checkpoint, SequenceNumber, ShardId, StoreError, StreamError, Timestamp};
+
+/// Why a worker could not be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A setting is out of its bounds, or two of them contradict each other.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is no tokio runtime here, or the system refused a thread.
+    #[error("cannot set up the worker's threads; build it inside a tokio runtime")]
+    Environment(#[source] std::io::Error),
+}
+
+/// Why a worker stopped by itself. Its leases were released as far as that was possible.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// The lease table cannot be used.
+    #[error("the lease table cannot be used")]
+    Store(#[source] StoreError),
+    /// The stream cannot be used.
+    #[error("the stream cannot be used")]
+    Stream(#[source] StreamError),
+    /// No answer from lease table or stream within the start-up deadline.
+    #[error("not started within {deadline:?}: {last_error}")]
+    NotStarted {
+        /// The deadline.
+        deadline: Duration,
+        /// The last error.
+        last_error: String,
+    },
+    /// The stream is another one than that the leases were created for: it was deleted and created again under the same
+    /// name. The checkpoints in the table mean nothing on it.
+    #[error(
+        "stream {stream} was deleted and created again: the leases of application `{application}` belong to the stream \
+         created at {leases_from}, and this one was created at {created_at}. If the old records are not needed any \
+         more, stop all workers of the application, run `shardwell leases reset`, and start again"
+    )]
+    StreamRecreated {
+        /// The stream.
+        stream: String,
+        /// The application.
+        application: String,
+        /// When the stream that the leases belong to was created.
+        leases_from: Timestamp,
+        /// When the present one was.
+        created_at: Timestamp,
+    },
+    /// The stream was deleted while the worker ran.
+    #[error(
+        "stream {stream} was deleted; create it again or remove the application's leases with `shardwell leases reset`"
+    )]
+    StreamDeleted {
+        /// The stream.
+        stream: String,
+    },
+    /// Other workers of the application run with another lease duration, so neither could tell a live lease from an
+    /// expired one.
+    #[error(
+        "this worker has a lease duration of {ours:?}, and the running workers of application `{application}` have \
+         {theirs:?}; give all of them the same, or stop the others first"
+    )]
+    LeaseDurationMismatch {
+        /// The application.
+        application: String,
+        /// This worker's setting.
+        ours: Duration,
+        /// The other workers' setting.
+        theirs: Duration,
+    },
+    /// Records were trimmed before they were read, and the worker is set to stop then.
+    #[error("{0}")]
+    DataLoss(DataLoss),
+    /// A task of the worker panicked, which is a fault of shardwell; its leases are left to expire.
+    #[error("the worker broke down: {0}")]
+    Broken(String),
+}
+
+/// An error and its causes, joined by colons.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Records that the stream trimmed before they were read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DataLoss {
+    /// The shard.
+    pub shard: ShardId,
+    /// Everything up to here was done. What came after it is lost up to `first_left`.
+    pub after: Checkpoint,
+    /// The oldest record that is left, and when it arrived; `None` if none is.
+    pub first_left: Option<(SequenceNumber, Timestamp)>,
+}
+
+impl std::fmt::Display for DataLoss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { shard, after, first_left } = self;
+        write!(f, "shard {shard}: the checkpoint {after} is behind the trim horizon; what followed it ")?;
+        match first_left {
+            Some((number, arrival)) => write!(f, "before {number} (arrived at {arrival}) is lost")?,
+            None => write!(f, "is lost, and nothing is left")?,
+        }
+        f.write_str("; raise the stream's retention, or add throughput, so that the application keeps up")
+    }
+}

@@ -1,0 +1,140 @@
+//! The worker: one process's share of an application.
+
+mod builder;
+mod error;
+mod handle;
+mod settings;
+mod shared;
+pub(crate) mod status;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use shardwell_core::{EnvExt, Place, RetryPolicy};
+use tokio::sync::mpsc;
+use tracing::{Instrument, error, info, info_span, warn};
+
+use crate::leases::{self, Flush};
+
+pub use builder::WorkerBuilder;
+pub(crate) use error::with_causes;
+pub use error::{BuildError, DataLoss, WorkerError};
+pub use handle::WorkerHandle;
+pub use settings::OnDataLoss;
+pub(crate) use shared::{Phase, Shared};
+pub use status::{ShardState, ShardStatus, WorkerPhase, WorkerStatus};
+
+/// A consumer of one stream for one application. Run as many, in as many processes, as there is work for; they share
+/// the shards through their lease table.
+///
+/// Made by [`Worker::builder`].
+#[must_use = "a worker does nothing until it is run"]
+#[derive(Debug)]
+pub struct Worker {
+    shared: Arc<Shared>,
+    flushes: mpsc::UnboundedReceiver<Flush>,
+}
+
+impl Worker {
+    /// A handle for looking at the worker and for stopping it. Cheap to clone.
+    pub fn handle(&self) -> WorkerHandle {
+        WorkerHandle::new(self.shared.clone())
+    }
+
+    /// Runs until [`WorkerHandle::shutdown`] is called or the worker cannot go on. Then running batches finish, what is
+    /// done is checkpointed, and the leases are released.
+    ///
+    /// # Errors
+    /// Why the worker could not start or go on; see [`WorkerError`]. What passes by itself (a throttled table, a broken
+    /// connection) is retried and never ends a running worker.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, everything stops at once: nothing more is checkpointed, and the leases are left to
+    /// expire. Records since the last checkpoint are delivered again. Use a shutdown instead.
+    pub async fn run(self) -> Result<(), WorkerError> {
+        let Self { shared, flushes } = self;
+        let span = info_span!("worker", application = %shared.application, worker = %shared.worker);
+        let work = coordinate(shared.clone(), flushes).instrument(span);
+        let result = match shared.env.spawn(Place::Coordination, work).await {
+            Ok(result) => result,
+            Err(task) => Err(WorkerError::Broken(task.to_string())),
+        };
+        shared.stopped();
+        result
+    }
+
+    /// Runs until `stop` is ready, then shuts down gracefully: [`run`](Self::run) with, say, a signal.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    ///
+    /// # Cancel safety
+    /// As [`run`](Self::run).
+    pub async fn run_until(self, stop: impl Future<Output = ()> + Send) -> Result<(), WorkerError> {
+        let handle = self.handle();
+        let run = self.run();
+        tokio::pin!(run);
+        tokio::select! {
+            biased;
+            result = &mut run => return result,
+            () = stop => handle.request_shutdown(),
+        }
+        run.await
+    }
+}
+
+/// The life of a worker, on the coordination's thread.
+async fn coordinate(shared: Arc<Shared>, flushes: mpsc::UnboundedReceiver<Flush>) -> Result<(), WorkerError> {
+    start(&shared).await?;
+    if !shared.started() {
+        return Ok(());
+    }
+    info!(stream = %shared.stream, leases = %shared.store, "worker started");
+    let renewer = shared.env.spawn(Place::Coordination, leases::renew(shared.clone(), flushes).in_current_span());
+    let syncer = shared.env.spawn(Place::Coordination, leases::sync(shared.clone()).in_current_span());
+    let claimer = leases::claim(shared.clone());
+    tokio::pin!(renewer, claimer);
+    tokio::select! {
+        biased;
+        () = &mut claimer => {}
+        ended = &mut renewer => {
+            // Without renewals nothing is ours for long.
+            error!(?ended, "the task that renews leases broke down");
+            return Err(WorkerError::Broken("the task that renews leases broke down".into()));
+        }
+    }
+    drop(syncer);
+    info!("worker stopped");
+    shared.take_failure().map_or(Ok(()), Err)
+}
+
+/// Makes everything ready, and tries again while that may help.
+async fn start(shared: &Arc<Shared>) -> Result<(), WorkerError> {
+    let deadline = shared.env.now().plus(shared.settings.startup_deadline);
+    let retry = RetryPolicy::default().with_cap(std::time::Duration::from_secs(5));
+    let mut stopping = shared.phase.subscribe();
+    let mut last_error = "no answer from the lease table or the stream".to_owned();
+    for failures in 1.. {
+        let attempt = async {
+            leases::prepare(shared).await?;
+            leases::sync_once(shared).await
+        };
+        let attempt = shared.env.deadline(deadline, attempt);
+        let result = tokio::select! {
+            biased;
+            _ = stopping.wait_for(|phase| matches!(phase, Phase::Stopping { .. })) => return Ok(()),
+            result = attempt => result,
+        };
+        match result {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) if leases::may_pass(&error) && shared.env.now() < deadline => {
+                last_error = with_causes(&error);
+                warn!(error = %last_error, "cannot start yet; trying again");
+                shared.env.sleep(retry.delay(failures, shared.env.random()).unwrap_or_default()).await;
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Err(WorkerError::NotStarted { deadline: shared.settings.startup_deadline, last_error })
+}

@@ -1,0 +1,122 @@
+//! What a user can tune, as plain data with bounds checked in one place.
+
+use std::time::Duration;
+
+use shardwell_core::RetryPolicy;
+use shardwell_core::delivery::BatchSettings;
+use shardwell_core::leasing::{InitialPosition, LeaseTiming};
+
+use crate::CheckpointMode;
+
+/// What a worker does when records were trimmed by the stream's retention before they were read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDataLoss {
+    /// Reports the loss (log, metric, status) and goes on with the oldest record that is left.
+    #[default]
+    Continue,
+    /// Stops the worker with [`WorkerError::DataLoss`](crate::WorkerError::DataLoss), with nothing checkpointed beyond
+    /// the loss.
+    Stop,
+}
+
+/// Everything about a worker that is a number or a choice. Set through
+/// [`WorkerBuilder`](crate::WorkerBuilder), where each is documented.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) initial_position: InitialPosition,
+    pub(crate) checkpoints: CheckpointMode,
+    pub(crate) on_data_loss: OnDataLoss,
+    pub(crate) lease_duration: Duration,
+    pub(crate) discovery_interval: Duration,
+    pub(crate) shard_sync_interval: Duration,
+    pub(crate) shutdown_deadline: Duration,
+    pub(crate) startup_deadline: Duration,
+    pub(crate) max_buffered_bytes: usize,
+    pub(crate) max_concurrent_batches: usize,
+    pub(crate) batch: BatchSettings,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) read_pacing: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            initial_position: InitialPosition::Latest,
+            checkpoints: CheckpointMode::Automatic,
+            on_data_loss: OnDataLoss::Continue,
+            lease_duration: Duration::from_secs(10),
+            discovery_interval: Duration::from_secs(1),
+            shard_sync_interval: Duration::from_secs(60),
+            shutdown_deadline: Duration::from_secs(30),
+            startup_deadline: Duration::from_secs(60),
+            max_buffered_bytes: 64 * 1024 * 1024,
+            max_concurrent_batches: 64,
+            batch: BatchSettings { records: 500, bytes: 1024 * 1024, window: Duration::ZERO },
+            retry: RetryPolicy::default(),
+            read_pacing: true,
+        }
+    }
+}
+
+/// The shortest lease duration. Below it, ordinary pauses of a process lose leases.
+const MIN_LEASE_DURATION: Duration = Duration::from_millis(100);
+
+impl Settings {
+    pub(crate) const fn timing(&self) -> LeaseTiming {
+        LeaseTiming::new(self.lease_duration)
+    }
+
+    /// The first rule that is broken, in words that name the settings.
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        let rules = [
+            (
+                self.lease_duration >= MIN_LEASE_DURATION,
+                format!("lease_duration is {:?}; it must be at least {MIN_LEASE_DURATION:?}", self.lease_duration),
+            ),
+            (
+                !self.discovery_interval.is_zero(),
+                "discovery_interval is zero; it must be at least a few milliseconds".to_owned(),
+            ),
+            (
+                !self.shard_sync_interval.is_zero(),
+                "shard_sync_interval is zero; it must be at least a few milliseconds".to_owned(),
+            ),
+            (self.max_buffered_bytes > 0, "max_buffered_bytes is 0; nothing could be read".to_owned()),
+            (self.max_concurrent_batches > 0, "max_concurrent_batches is 0; nothing could be processed".to_owned()),
+            (self.batch.records > 0, "batch_records is 0; it must be at least 1".to_owned()),
+            (self.batch.bytes > 0, "batch_bytes is 0; it must be at least 1".to_owned()),
+            (
+                self.batch.bytes <= self.max_buffered_bytes,
+                format!(
+                    "batch_bytes ({}) is above max_buffered_bytes ({}); such a batch could never fill",
+                    self.batch.bytes, self.max_buffered_bytes
+                ),
+            ),
+        ];
+        rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, broken)| Err(broken))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_every_rule_can_be_broken() {
+        assert_eq!(Settings::default().validate(), Ok(()));
+        let broken: [fn(&mut Settings); 7] = [
+            |s| s.lease_duration = Duration::from_millis(99),
+            |s| s.discovery_interval = Duration::ZERO,
+            |s| s.shard_sync_interval = Duration::ZERO,
+            |s| s.max_buffered_bytes = 0,
+            |s| s.max_concurrent_batches = 0,
+            |s| s.batch.records = 0,
+            |s| s.batch.bytes = s.max_buffered_bytes + 1,
+        ];
+        for change in broken {
+            let mut settings = Settings::default();
+            change(&mut settings);
+            assert!(settings.validate().is_err(), "{settings:?}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What the tasks of a worker share.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use shardwell_core::leasing::LeaseTiming;
+use shardwell_core::{Env, EnvExt, LeaseListing, LeaseStore, Monotonic, StoreError, StoreErrorKind, Stream, WorkerId};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+
+use super::WorkerError;
+use super::settings::Settings;
+use super::status::{WorkerPhase, WorkerStatus, shard_statuses};
+use crate::leases::{Flush, HeldLeases};
+use crate::lock::lock;
+use crate::processor::ProcessorFactory;
+use crate::records::fetch::SharedBudget;
+
+/// Where a worker is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Starting,
+    Running,
+    /// Running batches have until the deadline.
+    Stopping {
+        deadline: Monotonic,
+    },
+    Stopped,
+}
+
+/// What the tasks of a worker share.
+pub(crate) struct Shared {
+    pub(crate) application: String,
+    pub(crate) worker: WorkerId,
+    pub(crate) settings: Settings,
+    pub(crate) timing: LeaseTiming,
+    pub(crate) env: Arc<dyn Env>,
+    /// The stream as the pipeline reads it.
+    pub(crate) stream: Arc<dyn Stream>,
+    /// The stream and the table as the coordination uses them, with connections of their own.
+    pub(crate) stream_control: Arc<dyn Stream>,
+    pub(crate) store: Arc<dyn LeaseStore>,
+    pub(crate) factory: ProcessorFactory,
+
+    pub(crate) held: HeldLeases,
+    pub(crate) budget: Arc<SharedBudget>,
+    /// A permit for each processor call that may run at the same time; first come, first served.
+    pub(crate) pool: Arc<Semaphore>,
+
+    pub(crate) phase: watch::Sender<Phase>,
+    pub(crate) paused: watch::Sender<bool>,
+    /// The renewer waits here for a lease that was taken or let go.
+    pub(crate) leases_changed: Notify,
+    /// The claimer waits here for a lease that may have become free.
+    pub(crate) claim_now: Notify,
+    /// The syncer waits here for the end of a shard.
+    pub(crate) sync_now: Notify,
+    /// Wakes those who wait for readiness.
+    pub(crate) readiness: watch::Sender<()>,
+    pub(crate) flush: mpsc::UnboundedSender<Flush>,
+
+    claimed: AtomicBool,
+    /// What the stream keeps, in milliseconds.
+    retention_ms: AtomicU64,
+    listing: Mutex<LeaseListing>,
+    failure: Mutex<Option<WorkerError>>,
+}
+
+/// What a worker is made of.
+pub(crate) struct Parts {
+    pub(crate) application: String,
+    pub(crate) worker: WorkerId,
+    pub(crate) settings: Settings,
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) stream: Arc<dyn Stream>,
+    pub(crate) store: Arc<dyn LeaseStore>,
+    pub(crate) factory: ProcessorFactory,
+}
+
+/// A call to the lease table that has no answer after this long is given up; renewals have deadlines of their own.
+const STORE_CALL_DEADLINE: Duration = Duration::from_secs(10);
+
+impl Shared {
+    pub(crate) fn new(parts: Parts) -> (Arc<Self>, mpsc::UnboundedReceiver<Flush>) {
+        let Parts { application, worker, settings, env, stream, store, factory } = parts;
+        let (flush, flushes) = mpsc::unbounded_channel();
+        let shared = Self {
+            timing: settings.timing(),
+            stream_control: stream.dedicated(),
+            store: store.dedicated(),
+            held: HeldLeases::default(),
+            budget: Arc::new(SharedBudget::new(settings.max_buffered_bytes, application.clone())),
+            pool: Arc::new(Semaphore::new(settings.max_concurrent_batches)),
+            phase: watch::Sender::new(Phase::Starting),
+            paused: watch::Sender::new(false),
+            leases_changed: Notify::new(),
+            claim_now: Notify::new(),
+            sync_now: Notify::new(),
+            readiness: watch::Sender::new(()),
+            flush,
+            claimed: AtomicBool::new(false),
+            retention_ms: AtomicU64::new(u64::MAX),
+            listing: Mutex::new(LeaseListing::default()),
+            failure: Mutex::new(None),
+            application,
+            worker,
+            settings,
+            env,
+            stream,
+            factory,
+        };
+        (Arc::new(shared), flushes)
+    }
+
+    /// Bounds a call to the lease table.
+    pub(crate) async fn bounded<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        let deadline = self.env.now().plus(STORE_CALL_DEADLINE);
+        self.env.deadline(deadline, call).await.unwrap_or_else(|_| {
+            let message = format!("the lease table did not answer within {STORE_CALL_DEADLINE:?}");
+            Err(StoreError::new(StoreErrorKind::Timeout, message))
+        })
+    }
+
+    /// Goes from starting to running; answers whether it did, and was not told to stop before.
+    pub(crate) fn started(&self) -> bool {
+        self.phase.send_if_modified(|phase| {
+            let starting = *phase == Phase::Starting;
+            if starting {
+                *phase = Phase::Running;
+            }
+            starting
+        })
+    }
+
+    /// Tells everything to stop; the first deadline counts.
+    pub(crate) fn stop(&self) {
+        let deadline = self.env.now().plus(self.settings.shutdown_deadline);
+        self.phase.send_if_modified(|phase| {
+            let running = matches!(*phase, Phase::Starting | Phase::Running);
+            if running {
+                *phase = Phase::Stopping { deadline };
+            }
+            running
+        });
+    }
+
+    pub(crate) fn stopped(&self) {
+        self.phase.send_replace(Phase::Stopped);
+        self.readiness.send_replace(());
+    }
+
+    /// Stops the worker because of an error; the first one counts.
+    pub(crate) fn fail(&self, error: WorkerError) {
+        tracing::error!(error = %super::with_causes(&error), "the worker cannot go on");
+        lock(&self.failure).get_or_insert(error);
+        self.stop();
+    }
+
+    pub(crate) fn take_failure(&self) -> Option<WorkerError> {
+        lock(&self.failure).take()
+    }
+
+    /// The first round of claims is over.
+    pub(crate) fn claimed_once(&self) {
+        if !self.claimed.swap(true, Ordering::AcqRel) {
+            self.readiness.send_replace(());
+        }
+    }
+
+    /// Whether the first round of claims is over and every lease held has been opened.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.claimed.load(Ordering::Acquire)
+            && matches!(*self.phase.borrow(), Phase::Running)
+            && self.held.all().iter().all(|lease| lease.activity().get().opened)
+    }
+
+    pub(crate) fn set_retention(&self, retention: Duration) {
+        self.retention_ms.store(u64::try_from(retention.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(crate) fn retention(&self) -> Duration {
+        Duration::from_millis(self.retention_ms.load(Ordering::Relaxed))
+    }
+
+    /// Keeps the newest listing for the status.
+    pub(crate) fn listed(&self, listing: LeaseListing) {
+        *lock(&self.listing) = listing;
+    }
+
+    pub(crate) fn status(&self) -> WorkerStatus {
+        let listing = lock(&self.listing).clone();
+        let phase = match *self.phase.borrow() {
+            Phase::Starting => WorkerPhase::Starting,
+            Phase::Running if *self.paused.borrow() => WorkerPhase::Paused,
+            Phase::Running => WorkerPhase::Running,
+            Phase::Stopping { .. } => WorkerPhase::Stopping,
+            Phase::Stopped => WorkerPhase::Stopped,
+        };
+        let (buffered_bytes, peak_buffered_bytes) = self.budget.held_and_peak();
+        WorkerStatus {
+            worker: self.worker.clone(),
+            phase,
+            shards: shard_statuses(&listing, &self.held, self.env.now()),
+            buffered_bytes,
+            peak_buffered_bytes,
+            unreadable_leases: listing.unreadable.len(),
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("application", &self.application)
+            .field("worker", &self.worker)
+            .field("stream", &self.stream.to_string())
+            .field("phase", &*self.phase.borrow())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,219 @@
+//! What a worker is doing, for people and health checks.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use shardwell_core::leasing::blocking_parents;
+use shardwell_core::{Checkpoint, Lease, LeaseListing, Monotonic, ShardId, WorkerId};
+
+use super::DataLoss;
+use crate::leases::{HeldLease, HeldLeases};
+use crate::lock::lock;
+
+/// What a worker is doing.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct WorkerStatus {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Where it is in its life.
+    pub phase: WorkerPhase,
+    /// Every shard that has a lease, ordered by lease key.
+    pub shards: Vec<ShardStatus>,
+    /// Bytes of records between fetching and done.
+    pub buffered_bytes: usize,
+    /// The highest that `buffered_bytes` ever was.
+    pub peak_buffered_bytes: usize,
+    /// Rows of the lease table that cannot be read: written by something newer, or damaged.
+    pub unreadable_leases: usize,
+}
+
+/// Where a worker is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerPhase {
+    /// Making lease table and leases ready.
+    Starting,
+    /// Reading and processing.
+    Running,
+    /// Told to pause: leases are kept, nothing is read or handed to processors.
+    Paused,
+    /// Told to stop: running batches finish, leases are released.
+    Stopping,
+    /// Done.
+    Stopped,
+}
+
+/// What happens to a shard.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ShardStatus {
+    /// The shard.
+    pub shard: ShardId,
+    /// The worker that has its lease.
+    pub owner: Option<WorkerId>,
+    /// What it is doing.
+    pub state: ShardState,
+    /// Why nothing is read from it, in words; `None` while it is read.
+    pub not_reading: Option<String>,
+    /// The checkpoint that the lease table holds.
+    pub checkpoint: Checkpoint,
+    /// How long ago the table was last known to hold all that was done; `None` for a shard of another worker.
+    pub checkpoint_age: Option<Duration>,
+    /// How far the newest read was behind the tip of the shard.
+    pub behind_latest: Option<Duration>,
+    /// How often the batch at hand has failed.
+    pub failures: u32,
+    /// The newest error, of a read or of the processor; cleared by success.
+    pub last_error: Option<String>,
+    /// Records that were found trimmed when this worker opened the shard.
+    pub data_loss: Option<DataLoss>,
+}
+
+/// What a shard is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ShardState {
+    /// Nobody has its lease yet.
+    Unassigned,
+    /// Another worker has it.
+    Elsewhere,
+    /// It waits for these parents to be finished.
+    WaitingForParents(Vec<ShardId>),
+    /// This worker prepares its processor and opens the shard.
+    Starting,
+    /// This worker reads and processes it.
+    Processing,
+    /// This worker's processor failed on a batch, and will be called again.
+    Retrying,
+    /// This worker finishes what is running and lets it go.
+    Stopping,
+    /// Every record of it is done.
+    Finished,
+}
+
+/// What the tasks of a held shard tell about themselves.
+#[derive(Debug, Default)]
+pub(crate) struct Activity(Mutex<ActivityState>);
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ActivityState {
+    pub(crate) fetching: Fetching,
+    pub(crate) behind_latest: Option<Duration>,
+    pub(crate) failures: u32,
+    pub(crate) last_error: Option<String>,
+    pub(crate) stopping: bool,
+    /// Records that were trimmed before they were read.
+    pub(crate) data_loss: Option<DataLoss>,
+    /// Whether the shard has been opened once: records put from now on will be read.
+    pub(crate) opened: bool,
+}
+
+/// What the fetching of a shard is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Fetching {
+    #[default]
+    Starting,
+    Reading,
+    WaitingForRoom,
+    Paused,
+    BackingOff,
+    Ended,
+}
+
+impl Activity {
+    pub(crate) fn update(&self, change: impl FnOnce(&mut ActivityState)) {
+        change(&mut lock(&self.0));
+    }
+
+    pub(crate) fn get(&self) -> ActivityState {
+        lock(&self.0).clone()
+    }
+}
+
+impl ActivityState {
+    fn not_reading(&self) -> Option<String> {
+        match self.fetching {
+            Fetching::Reading => None,
+            Fetching::Starting => Some("the processor is being initialized, or the shard opened".into()),
+            Fetching::WaitingForRoom => Some("what was read before is not done yet, and the buffer is full".into()),
+            Fetching::Paused => Some("the worker is paused".into()),
+            Fetching::BackingOff => {
+                Some(format!("reading failed: {}", self.last_error.as_deref().unwrap_or("no reason known")))
+            }
+            Fetching::Ended => Some("the end of the shard was read; its last records are being processed".into()),
+        }
+    }
+
+    const fn state(&self) -> ShardState {
+        match self.fetching {
+            _ if self.stopping => ShardState::Stopping,
+            _ if self.failures > 0 => ShardState::Retrying,
+            Fetching::Starting => ShardState::Starting,
+            Fetching::Reading
+            | Fetching::WaitingForRoom
+            | Fetching::Paused
+            | Fetching::BackingOff
+            | Fetching::Ended => ShardState::Processing,
+        }
+    }
+}
+
+/// The status of every shard, from the newest listing of the table and what this worker holds.
+pub(crate) fn shard_statuses(listing: &LeaseListing, held: &HeldLeases, now: Monotonic) -> Vec<ShardStatus> {
+    let mut statuses: Vec<ShardStatus> = Vec::new();
+    for lease in &listing.leases {
+        statuses.push(match held.get(&lease.key) {
+            Some(held) => of_held(&held, now),
+            None => of_listed(lease, &listing.leases),
+        });
+    }
+    for lease in held.all() {
+        if !listing.leases.iter().any(|listed| listed.key == *lease.key()) {
+            statuses.push(of_held(&lease, now));
+        }
+    }
+    statuses
+}
+
+fn of_held(lease: &HeldLease, now: Monotonic) -> ShardStatus {
+    let activity = lease.activity().get();
+    let (checkpoint, stored_at) = lease.progress().last_stored();
+    ShardStatus {
+        shard: lease.shard().clone(),
+        owner: lease.image().actual_owner().cloned(),
+        state: activity.state(),
+        not_reading: activity.not_reading(),
+        checkpoint,
+        checkpoint_age: Some(now.since(stored_at)),
+        behind_latest: activity.behind_latest,
+        failures: activity.failures,
+        last_error: activity.last_error,
+        data_loss: activity.data_loss,
+    }
+}
+
+fn of_listed(lease: &Lease, all: &[Lease]) -> ShardStatus {
+    let parents: Vec<ShardId> = blocking_parents(lease, all).cloned().collect();
+    let (state, why) = if lease.is_finished() {
+        (ShardState::Finished, "every record of it is done".to_owned())
+    } else if !parents.is_empty() {
+        let names = parents.iter().map(ShardId::as_str).collect::<Vec<_>>().join(", ");
+        (ShardState::WaitingForParents(parents), format!("its parents are not finished: {names}"))
+    } else if let Some(owner) = lease.actual_owner() {
+        (ShardState::Elsewhere, format!("worker {owner} has its lease"))
+    } else {
+        (ShardState::Unassigned, "nobody has its lease yet".to_owned())
+    };
+    ShardStatus {
+        shard: lease.shard.clone(),
+        owner: lease.actual_owner().cloned(),
+        state,
+        not_reading: Some(why),
+        checkpoint: lease.checkpoint,
+        checkpoint_age: None,
+        behind_latest: None,
+        failures: 0,
+        last_error: None,
+        data_loss: None,
+    }
+}
