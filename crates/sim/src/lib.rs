@@ -1,1 +1,14 @@
-//! sim
+//! Simulated environments: whole workers, unchanged, in virtual time.
+//!
+//! A [`SimEnv`] is one worker's process: its clocks, its tasks, its randomness. It runs on a paused, current-thread tokio
+//! runtime, where time passes only when every task waits; so a minute costs a moment, and the same seed gives the same
+//! run, to the byte.
+//!
+//! A process can be frozen (its tasks stand still while the world goes on, as under `SIGSTOP`), thawed, and crashed (its
+//! tasks are dropped, as by `kill -9`); and its clock can run faster or slower than the others'.
+
+#![warn(missing_docs)]
+
+mod env;
+
+pub use env::SimEnv;

@@ -25,6 +25,9 @@ const STRETCH_DECAY: f64 = 0.95;
 /// The distance between reads never grows beyond this many times the ordinary one.
 const MAX_STRETCH: f64 = 25.0;
 
+/// The least distance after a read that returned nothing: without limits, a quiet shard would be read without a pause.
+const IDLE_DISTANCE: Duration = Duration::from_millis(20);
+
 /// The distance between reads that throttling stretches where the limits name none.
 const UNPACED_DISTANCE: Duration = Duration::from_millis(10);
 
@@ -39,9 +42,9 @@ impl ReadPacer {
         self.next
     }
 
-    /// Takes note of a read that started at `started` and returned `bytes` of payload.
-    pub fn on_read(&mut self, started: Monotonic, bytes: usize) {
-        let by_count = self.distance();
+    /// Takes note of a read that started at `started` and returned `records` with `bytes` of payload.
+    pub fn on_read(&mut self, started: Monotonic, records: usize, bytes: usize) {
+        let by_count = self.distance().max(if records == 0 { IDLE_DISTANCE.as_secs_f64() } else { 0.0 });
         let by_bytes = self.limits.bytes_per_second.map_or(0.0, |rate| bytes as f64 / rate);
         self.next = started.plus(Duration::from_secs_f64(by_count.max(by_bytes)));
         self.stretch = 1.0 + (self.stretch - 1.0) * STRETCH_DECAY;
@@ -72,9 +75,9 @@ mod tests {
     fn five_reads_a_second_and_two_mebibytes() {
         let mut pacer = ReadPacer::new(ReadLimits::POLLING);
         assert_eq!(pacer.next_read(), Monotonic::ZERO);
-        pacer.on_read(Monotonic::ZERO, 1000);
+        pacer.on_read(Monotonic::ZERO, 1, 1000);
         assert_eq!(millis(pacer.next_read()), 200);
-        pacer.on_read(pacer.next_read(), 4 * 1024 * 1024);
+        pacer.on_read(pacer.next_read(), 1, 4 * 1024 * 1024);
         assert_eq!(millis(pacer.next_read()), 2200);
     }
 
@@ -86,16 +89,18 @@ mod tests {
         }
         assert_eq!(millis(pacer.next_read()), 5000, "25 times 200 ms, in the middle of the spread");
         for _ in 0..200 {
-            pacer.on_read(Monotonic::ZERO, 0);
+            pacer.on_read(Monotonic::ZERO, 0, 0);
         }
         assert!(millis(pacer.next_read()) < 210);
     }
 
     #[test]
-    fn without_limits_only_throttling_delays() {
+    fn without_limits_only_throttling_and_quiet_delay() {
         let mut pacer = ReadPacer::new(ReadLimits::NONE);
-        pacer.on_read(Monotonic::ZERO, usize::MAX);
+        pacer.on_read(Monotonic::ZERO, 1, usize::MAX);
         assert_eq!(pacer.next_read(), Monotonic::ZERO);
+        pacer.on_read(Monotonic::ZERO, 0, 0);
+        assert_eq!(millis(pacer.next_read()), 20);
         pacer.on_throttled(Monotonic::ZERO, 1 << 63);
         assert!(millis(pacer.next_read()) > 0);
     }

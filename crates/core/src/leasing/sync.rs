@@ -83,7 +83,8 @@ pub fn first_leases(open_there: &[Shard], position: InitialPosition) -> Vec<Leas
 /// The leases that a table with leases lacks, given all shards that the stream knows.
 ///
 /// An open shard without a lease gets one, unless an ancestor of it has a lease or gets one here: then it waits for the
-/// end of that ancestor. At most one generation per line of descent is created.
+/// end of that ancestor. At most one generation per line of descent is created. And every child of a finished shard gets
+/// one: whoever finished it normally created them first, but could not if the shard was trimmed before its end was read.
 pub fn missing_leases(all_shards: &[Shard], leases: &[Lease], position: InitialPosition) -> Vec<Lease> {
     let mut walk = Walk {
         shards: all_shards.iter().map(|shard| (&shard.id, shard)).collect(),
@@ -95,6 +96,13 @@ pub fn missing_leases(all_shards: &[Shard], leases: &[Lease], position: InitialP
     for shard in all_shards.iter().filter(|shard| shard.is_open()) {
         if walk.visit(shard) != Verdict::Covered {
             walk.create.insert(&shard.id, position.checkpoint());
+        }
+    }
+    // A child's lease outlives its parents', so one that is missing beside a finished parent was never created.
+    let finished: BTreeSet<&ShardId> = leases.iter().filter(|l| l.is_finished()).map(|lease| &lease.shard).collect();
+    for shard in all_shards.iter().filter(|shard| !walk.with_lease.contains(&shard.id)) {
+        if shard.parents().any(|parent| finished.contains(parent)) {
+            walk.create.insert(&shard.id, Checkpoint::TrimHorizon);
         }
     }
     in_creation_order(walk.create.iter().map(|(id, checkpoint)| (walk.shards[*id], *checkpoint)))
@@ -226,6 +234,14 @@ mod tests {
         ] {
             assert_eq!(created(&missing_leases(&shards, &present, position)), expected, "{position:?}");
         }
+    }
+
+    #[test]
+    fn children_of_a_finished_shard_get_a_lease() {
+        let mut present = leases(&[4, 5, 6, 7]);
+        present[1].checkpoint = Checkpoint::ShardEnd;
+        let new = missing_leases(&documented_example(), &present, InitialPosition::Latest);
+        assert_eq!(created(&new), [("9", Checkpoint::TrimHorizon), ("10", Checkpoint::TrimHorizon)]);
     }
 
     #[test]

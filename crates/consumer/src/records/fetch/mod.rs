@@ -92,7 +92,7 @@ impl Fetch {
             match reader.read(limit).await {
                 Ok(read) => {
                     let bytes = read.records.iter().map(|record| record.data.len()).sum();
-                    self.pacer.on_read(started, bytes);
+                    self.pacer.on_read(started, read.records.len(), bytes);
                     self.count(&read, bytes);
                     let end = read.end.clone();
                     if let Some(fetched) = self.accept(read, reserved)? {

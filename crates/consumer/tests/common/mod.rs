@@ -1,0 +1,259 @@
+//! A small world for whole workers: a stream and a lease table in memory, workers in simulated processes, and a log of
+//! everything that their processors saw.
+#![allow(unreachable_pub, missing_docs, missing_debug_implementations, dead_code, reason = "every test uses a part of it")]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use shardwell_consumer::{
+    Batch, Checkpointer, InitialPosition, LaneContext, Outcome, ProcessError, RecordProcessor, Start, Worker,
+    WorkerBuilder, WorkerError, WorkerHandle, async_trait,
+};
+use shardwell_core::memory::{MemoryLeaseStore, MemoryStream};
+use shardwell_core::{Checkpoint, Env, EnvExt, Lease, LeaseStore, Place, Task, Timestamp, UserRecord};
+use shardwell_sim::SimEnv;
+
+pub const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+/// What processors saw, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Log(Arc<Mutex<Vec<Event>>>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Initialized { worker: String, shard: String, from: Checkpoint },
+    Record { worker: String, shard: String, key: String, number: u64, attempt: u32 },
+    LeaseLost { worker: String, shard: String },
+    ShardEnded { shard: String },
+    ShutdownRequested { shard: String },
+}
+
+impl Log {
+    pub fn push(&self, event: Event) {
+        self.0.lock().expect("no test panics while it holds this").push(event);
+    }
+
+    pub fn events(&self) -> Vec<Event> {
+        self.0.lock().expect("no test panics while it holds this").clone()
+    }
+
+    /// The numbers of all records seen, in order, repeated ones too.
+    pub fn numbers(&self) -> Vec<u64> {
+        self.events()
+            .iter()
+            .filter_map(|event| match event {
+                Event::Record { number, .. } => Some(*number),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// How many different records were seen.
+    pub fn distinct(&self) -> usize {
+        self.numbers().into_iter().collect::<std::collections::BTreeSet<_>>().len()
+    }
+
+    /// Panics unless the first delivery of every record follows the first delivery of all earlier ones of its key.
+    pub fn assert_key_order(&self) {
+        let mut seen: BTreeMap<String, u64> = BTreeMap::new();
+        let mut first = std::collections::BTreeSet::new();
+        for event in self.events() {
+            if let Event::Record { key, number, .. } = event
+                && first.insert(number)
+            {
+                let newest = seen.insert(key.clone(), number);
+                assert!(newest < Some(number), "key {key}: {number} came after {newest:?}");
+            }
+        }
+    }
+}
+
+/// A processor that logs, and does what its script says.
+pub struct Recorder {
+    pub lane: LaneContext,
+    pub log: Log,
+    pub script: Script,
+    pub env: Arc<dyn Env>,
+}
+
+/// What befalls a record: called before it is logged.
+pub type Script = Arc<dyn Fn(&UserRecord, u64, u32) -> Reaction + Send + Sync>;
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reaction {
+    Fine,
+    Fail,
+    Panic,
+    Take(Duration),
+}
+
+#[async_trait]
+impl RecordProcessor for Recorder {
+    async fn initialize(&mut self, start: &Start) -> Result<Option<Checkpoint>, ProcessError> {
+        let (worker, shard) = (self.lane.worker.to_string(), self.lane.shard.to_string());
+        self.log.push(Event::Initialized { worker, shard, from: start.checkpoint });
+        Ok(None)
+    }
+
+    async fn process(&mut self, batch: &Batch) -> Result<Outcome, ProcessError> {
+        for record in batch {
+            let number: u64 = std::str::from_utf8(&record.data)?.parse()?;
+            match (self.script)(record, number, batch.attempt()) {
+                Reaction::Fine => {}
+                Reaction::Fail => return Err(format!("record {number} is not to my taste").into()),
+                Reaction::Panic => panic!("record {number} upset me"),
+                Reaction::Take(time) => {
+                    tokio::select! {
+                        biased;
+                        () = batch.cancelled() => return Err("given up".into()),
+                        () = self.env.sleep(time) => {}
+                    }
+                }
+            }
+            self.log.push(Event::Record {
+                worker: self.lane.worker.to_string(),
+                shard: self.lane.shard.to_string(),
+                key: record.partition_key.as_ref().map(ToString::to_string).unwrap_or_default(),
+                number,
+                attempt: batch.attempt(),
+            });
+        }
+        Ok(Outcome::Done)
+    }
+
+    async fn lease_lost(&mut self) {
+        let (worker, shard) = (self.lane.worker.to_string(), self.lane.shard.to_string());
+        self.log.push(Event::LeaseLost { worker, shard });
+    }
+
+    async fn shard_ended(&mut self, _: &Checkpointer) -> Result<(), ProcessError> {
+        self.log.push(Event::ShardEnded { shard: self.lane.shard.to_string() });
+        Ok(())
+    }
+
+    async fn shutdown_requested(&mut self, _: &Checkpointer) -> Result<(), ProcessError> {
+        self.log.push(Event::ShutdownRequested { shard: self.lane.shard.to_string() });
+        Ok(())
+    }
+}
+
+/// A stream, a lease table and a log. The world's own process never freezes.
+pub struct World {
+    pub env: SimEnv,
+    pub stream: MemoryStream,
+    pub store: MemoryLeaseStore,
+    pub log: Log,
+    pub script: Script,
+    put: Mutex<u64>,
+}
+
+impl World {
+    pub fn new(shards: u32) -> Self {
+        let env = SimEnv::new(0, START);
+        Self {
+            stream: MemoryStream::create(Arc::new(env.clone()), "flights", shards).expect("a new stream"),
+            env,
+            store: MemoryLeaseStore::new(),
+            log: Log::default(),
+            script: Arc::new(|_, _, _| Reaction::Fine),
+            put: Mutex::new(0),
+        }
+    }
+
+    pub fn with_script(mut self, script: impl Fn(&UserRecord, u64, u32) -> Reaction + Send + Sync + 'static) -> Self {
+        self.script = Arc::new(script);
+        self
+    }
+
+    /// Puts `count` records over `keys` keys; their payloads are running numbers.
+    pub fn put(&self, count: u64, keys: u64) {
+        let mut next = self.put.lock().expect("no test panics while it holds this");
+        for _ in 0..count {
+            let key = format!("key-{}", *next % keys);
+            self.stream.append(key.as_str(), next.to_string()).expect("the stream takes it");
+            *next += 1;
+        }
+    }
+
+    pub fn put_so_far(&self) -> u64 {
+        *self.put.lock().expect("no test panics while it holds this")
+    }
+
+    /// A worker in a process of its own, from the oldest record on.
+    pub fn builder(&self, name: &str, process: &SimEnv) -> WorkerBuilder {
+        let (log, script, env) = (self.log.clone(), self.script.clone(), Arc::new(process.clone()));
+        let make = {
+            let env: Arc<dyn Env> = env.clone();
+            move |lane: &LaneContext| Recorder {
+                lane: lane.clone(),
+                log: log.clone(),
+                script: script.clone(),
+                env: env.clone(),
+            }
+        };
+        Worker::builder("test", self.stream.clone(), self.store.clone(), make)
+            .worker_id(name)
+            .env(env)
+            .initial_position(InitialPosition::TrimHorizon)
+    }
+
+    pub fn start(&self, worker: WorkerBuilder) -> Running {
+        let worker = worker.build().expect("valid settings");
+        let handle = worker.handle();
+        let run = self.env.spawn(Place::Pipeline, worker.run());
+        Running { handle, run }
+    }
+
+    /// A worker with defaults, running.
+    pub fn start_default(&self, name: &str) -> Running {
+        self.start(self.builder(name, &SimEnv::new(1, START)))
+    }
+
+    /// Lets virtual time pass until `condition` holds; panics after `limit` of it.
+    pub async fn until(&self, what: &str, limit: Duration, condition: impl Fn() -> bool) {
+        let deadline = self.env.now().plus(limit);
+        while !condition() {
+            assert!(self.env.now() < deadline, "not within {limit:?}: {what}; log: {:#?}", self.log.events());
+            self.env.sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub async fn until_all_seen(&self, limit: Duration) {
+        let all = usize::try_from(self.put_so_far()).expect("a small number");
+        self.until("every record seen", limit, || self.log.distinct() == all).await;
+    }
+
+    pub async fn lease(&self, shard: &str) -> Option<Lease> {
+        self.store.lease(&shard.into()).await.expect("the table answers")
+    }
+
+    pub async fn leases(&self) -> Vec<Lease> {
+        self.store.leases().await.expect("the table answers").leases
+    }
+}
+
+/// A worker that runs.
+pub struct Running {
+    pub handle: WorkerHandle,
+    pub run: Task<Result<(), WorkerError>>,
+}
+
+impl Running {
+    pub async fn stop(self) -> Result<(), WorkerError> {
+        self.handle.request_shutdown();
+        self.run.await.expect("the worker does not panic")
+    }
+
+    pub async fn ended(self) -> Result<(), WorkerError> {
+        self.run.await.expect("the worker does not panic")
+    }
+}
+
+pub const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
