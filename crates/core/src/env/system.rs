@@ -44,12 +44,7 @@ impl SystemEnv {
             .thread_name("shardwell-processor")
             .max_blocking_threads(MAX_PROCESSOR_THREADS)
             .build()?;
-        Ok(Self {
-            origin: Instant::now(),
-            pipeline,
-            coordination: Some(coordination),
-            processors: Some(processors),
-        })
+        Ok(Self { origin: Instant::now(), pipeline, coordination: Some(coordination), processors: Some(processors) })
     }
 }
 

@@ -26,8 +26,7 @@ pub struct WorkerMetrics {
 impl WorkerMetrics {
     /// A sign of life without any metric: the KCL balances such a worker by the throughput of its leases.
     pub fn new(worker: WorkerId, now: Timestamp) -> Self {
-        // Stored in whole seconds, so that what is read back equals what was written.
-        let now = Timestamp::from_millis(now.as_millis().div_euclid(1000) * 1000);
+        let now = whole_seconds(now);
         Self {
             worker,
             last_update: now,
@@ -37,4 +36,19 @@ impl WorkerMetrics {
             support_heartbeat: now,
         }
     }
+
+    /// The item as a store keeps it and gives it back: the times in whole seconds.
+    #[must_use]
+    pub fn as_stored(&self) -> Self {
+        Self {
+            last_update: whole_seconds(self.last_update),
+            support_heartbeat: whole_seconds(self.support_heartbeat),
+            ..self.clone()
+        }
+    }
+}
+
+/// The KCL's resolution.
+fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_millis(time.as_millis().div_euclid(1000).saturating_mul(1000))
 }

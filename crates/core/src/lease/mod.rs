@@ -96,6 +96,30 @@ impl Lease {
         self.checkpoint.is_shard_end()
     }
 
+    /// Whether the row may be created as it is: what an owner or a renewal writes must not be there yet.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Invalid`] with the name of what is there.
+    pub fn ensure_creatable(&self) -> Result<(), StoreError> {
+        let written_later = [
+            ("an owner", self.owner.is_some()),
+            ("a checkpoint owner", self.checkpoint_owner.is_some()),
+            ("a counter above 0", self.counter != 0),
+            ("owner switches", self.owner_switches_since_checkpoint != 0),
+            ("a pending checkpoint", self.pending_checkpoint.is_some()),
+            ("checkpoint state", self.checkpoint_state.is_some()),
+            ("a throughput", self.throughput_kbps.is_some()),
+            ("a write token", self.token.is_some()),
+        ];
+        match written_later.iter().find(|(_, is_there)| *is_there) {
+            None => Ok(()),
+            Some((what, _)) => {
+                let message = format!("the lease {} cannot be created with {what}", self.key);
+                Err(StoreError::new(StoreErrorKind::Invalid, message))
+            }
+        }
+    }
+
     /// The state that was written with exactly this checkpoint; state left beside another checkpoint is ignored.
     pub fn state(&self) -> Option<&CheckpointState> {
         self.checkpoint_state.as_ref().filter(|state| state.belongs_to == self.checkpoint)

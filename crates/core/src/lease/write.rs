@@ -50,7 +50,7 @@ pub struct Renewal {
     pub counter: u64,
     /// A fresh token; the same one when the write is repeated because its outcome is unknown.
     pub token: WriteToken,
-    /// The throughput to record, in KiB per second.
+    /// The throughput to record, in KiB per second; `None`, or what is not finite, leaves the recorded one.
     pub throughput_kbps: Option<f64>,
     /// The checkpoint to write.
     pub checkpoint: Option<CheckpointWrite>,
@@ -96,7 +96,7 @@ impl Renewal {
         let mut row = row.clone();
         row.counter += 1;
         row.token = Some(self.token);
-        row.throughput_kbps = self.throughput_kbps.or(row.throughput_kbps);
+        row.throughput_kbps = self.throughput_kbps.filter(|kbps| kbps.is_finite()).or(row.throughput_kbps);
         if let Some(write) = &self.checkpoint {
             row.checkpoint = write.checkpoint;
             row.checkpoint_state = write.state.clone().map(|(version, data)| CheckpointState {
@@ -115,7 +115,7 @@ impl Renewal {
 
     /// Whether a row shows that this very write was applied, though its reply may have been lost.
     pub fn was_applied(&self, row: &Lease) -> bool {
-        row.counter == self.counter + 1 && row.token == Some(self.token)
+        self.counter.checked_add(1) == Some(row.counter) && row.token == Some(self.token)
     }
 }
 

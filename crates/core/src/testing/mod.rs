@@ -1,1 +1,4 @@
 //! Conformance suites of the seams: free functions that every implementation runs. Not covered by semver.
+
+pub mod lease_store;
+pub mod stream;

@@ -1,0 +1,130 @@
+//! What is not a lease: worker metrics, the leader lock, the fleet's settings, stream identities.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::fixtures::worker;
+use crate::{Created, FleetSettings, LeaderLock, LeaseStore, StreamIdentity, Timestamp, WorkerMetrics};
+
+pub(super) async fn exercise<S, M, F>(make: &M)
+where
+    S: LeaseStore + ?Sized,
+    M: Fn() -> F + Sync,
+    F: Future<Output = Arc<S>> + Send,
+{
+    worker_metrics_round_trip(&*make().await).await;
+    worker_metrics_are_deleted_as_seen(&*make().await).await;
+    a_leader_lock_is_swapped_by_its_version(&*make().await).await;
+    fleet_settings_are_swapped(&*make().await).await;
+    stream_identities_are_remembered(&*make().await).await;
+    nothing_of_this_is_a_lease(&*make().await).await;
+}
+
+const NOON: Timestamp = Timestamp::from_millis(1_357_041_600_000);
+
+fn lock(owner: &str, version: &str) -> LeaderLock {
+    LeaderLock {
+        owner: worker(owner),
+        duration: Duration::from_millis(10_500),
+        version: version.into(),
+        released: false,
+    }
+}
+
+fn identity(name: &str, created_at: i64) -> StreamIdentity {
+    StreamIdentity {
+        name: name.into(),
+        arn: format!("arn:aws:kinesis:eu-central-1:123456789012:stream/{name}"),
+        created_at: Timestamp::from_millis(created_at),
+    }
+}
+
+async fn worker_metrics_round_trip<S: LeaseStore + ?Sized>(store: &S) {
+    assert!(store.worker_metrics().await.expect("metrics").is_empty());
+    let mut full = WorkerMetrics::new(worker("b"), NOON.plus(Duration::from_millis(999)));
+    full.samples = [("C".to_owned(), vec![-1.0, 0.0, 33.333333, 100.0]), ("T".to_owned(), vec![])].into();
+    full.operating_range = [("C".to_owned(), vec![80.5])].into();
+    full.support_heartbeat = NOON.minus(Duration::from_secs(5));
+    full.support_code = 7;
+    let plain = WorkerMetrics::new(worker("a"), NOON);
+    for metrics in [&full, &plain] {
+        store.put_worker_metrics(metrics).await.expect("written");
+    }
+    assert_eq!(store.worker_metrics().await.expect("metrics"), [plain.clone(), full], "ordered by worker");
+
+    let later = WorkerMetrics::new(worker("b"), NOON.plus(Duration::from_secs(30)));
+    store.put_worker_metrics(&later).await.expect("written");
+    assert_eq!(store.worker_metrics().await.expect("metrics"), [plain, later], "what was there is replaced whole");
+}
+
+async fn worker_metrics_are_deleted_as_seen<S: LeaseStore + ?Sized>(store: &S) {
+    let mut seen = WorkerMetrics::new(worker("a"), NOON);
+    seen.last_update = NOON.plus(Duration::from_millis(400));
+    assert!(!store.delete_worker_metrics(&seen).await.expect("an answer"), "there is nothing");
+    store.put_worker_metrics(&seen).await.expect("written");
+    store.put_worker_metrics(&WorkerMetrics::new(worker("b"), NOON)).await.expect("written");
+    let other = WorkerMetrics::new(worker("a"), NOON.plus(Duration::from_secs(1)));
+    assert!(!store.delete_worker_metrics(&other).await.expect("an answer"), "it was updated at another time");
+    assert!(store.delete_worker_metrics(&seen).await.expect("an answer"), "the same whole second");
+    let left: Vec<_> = store.worker_metrics().await.expect("metrics").into_iter().map(|m| m.worker).collect();
+    assert_eq!(left, [worker("b")]);
+}
+
+async fn a_leader_lock_is_swapped_by_its_version<S: LeaseStore + ?Sized>(store: &S) {
+    let swap = async |seen: Option<&str>, new: Option<&LeaderLock>| {
+        let before = store.leader_lock().await.expect("an answer");
+        let swapped = store.swap_leader_lock(seen, new).await.expect("an answer");
+        let expected = if swapped { new.cloned() } else { before };
+        assert_eq!(store.leader_lock().await.expect("an answer"), expected);
+        swapped
+    };
+    let (first, second) = (lock("a", "v1"), LeaderLock { released: true, ..lock("b", "v2") });
+    assert!(!swap(Some("v0"), Some(&first)).await, "there is no lock");
+    assert!(!swap(Some("v0"), None).await, "there is no lock");
+    assert!(swap(None, None).await, "no lock, as seen");
+    assert!(swap(None, Some(&first)).await, "taken");
+    assert!(!swap(None, Some(&second)).await, "taken already");
+    assert!(!swap(None, None).await, "taken already");
+    assert!(!swap(Some("v2"), Some(&second)).await, "another version");
+    assert!(swap(Some("v1"), Some(&second)).await, "as seen");
+    assert!(!swap(Some("v1"), None).await, "another version");
+    assert!(swap(Some("v2"), None).await, "released");
+    assert!(swap(None, Some(&first)).await, "taken again");
+}
+
+async fn fleet_settings_are_swapped<S: LeaseStore + ?Sized>(store: &S) {
+    let [ten, twenty] = [10_000, 20_001].map(|ms| FleetSettings::new(Duration::from_millis(ms)));
+    assert_eq!(store.fleet_settings().await.expect("an answer"), None);
+    assert!(!store.swap_fleet_settings(Some(&ten), &ten).await.expect("an answer"), "there are none");
+    assert!(store.swap_fleet_settings(None, &ten).await.expect("an answer"));
+    assert!(!store.swap_fleet_settings(None, &twenty).await.expect("an answer"), "there are some");
+    assert!(!store.swap_fleet_settings(Some(&twenty), &twenty).await.expect("an answer"), "others");
+    assert_eq!(store.fleet_settings().await.expect("an answer"), Some(ten.clone()));
+    assert!(store.swap_fleet_settings(Some(&ten), &twenty).await.expect("an answer"));
+    assert_eq!(store.fleet_settings().await.expect("an answer"), Some(twenty));
+}
+
+async fn stream_identities_are_remembered<S: LeaseStore + ?Sized>(store: &S) {
+    let (first, again, other) = (identity("flights", 1), identity("flights", 2), identity("trains", -1));
+    assert_eq!(store.stream_identity("flights").await.expect("an answer"), None);
+    assert_eq!(store.record_stream_identity(&first).await.expect("an answer"), Created::New);
+    assert_eq!(store.record_stream_identity(&other).await.expect("an answer"), Created::New);
+    assert_eq!(store.record_stream_identity(&again).await.expect("an answer"), Created::Existed);
+    assert_eq!(store.stream_identity("flights").await.expect("an answer"), Some(first));
+    store.delete_stream_identity("flights").await.expect("forgotten");
+    store.delete_stream_identity("flights").await.expect("gone already is fine");
+    assert_eq!(store.stream_identity("flights").await.expect("an answer"), None);
+    assert_eq!(store.record_stream_identity(&again).await.expect("an answer"), Created::New);
+    assert_eq!(store.stream_identity("flights").await.expect("an answer"), Some(again));
+    assert_eq!(store.stream_identity("trains").await.expect("an answer"), Some(other));
+}
+
+async fn nothing_of_this_is_a_lease<S: LeaseStore + ?Sized>(store: &S) {
+    store.put_worker_metrics(&WorkerMetrics::new(worker("a"), NOON)).await.expect("written");
+    assert!(store.swap_leader_lock(None, Some(&lock("a", "v"))).await.expect("an answer"));
+    assert!(store.swap_fleet_settings(None, &FleetSettings::new(Duration::from_secs(1))).await.expect("an answer"));
+    store.record_stream_identity(&identity("flights", 1)).await.expect("written");
+    let listing = store.leases().await.expect("a listing");
+    assert!(listing.leases.is_empty() && listing.unreadable.is_empty(), "{listing:?}");
+    assert!(store.leases_of(&worker("a")).await.expect("keys").is_empty());
+}
