@@ -39,7 +39,8 @@ pub(crate) async fn run(shared: Arc<Shared>, mut flushes: mpsc::UnboundedReceive
         }
         waiting.retain_mut(|flush| !answer(&shared, flush));
 
-        let wake = shared.held.all().iter().map(|lease| lease.next_renewal()).min();
+        let held = shared.held.all();
+        let wake = held.iter().filter(|lease| !lease.is_lost()).map(|lease| lease.next_renewal()).min();
         let sleep = async {
             match wake {
                 Some(at) => shared.env.sleep_until(at).await,

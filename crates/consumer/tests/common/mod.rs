@@ -1,6 +1,12 @@
 //! A small world for whole workers: a stream and a lease table in memory, workers in simulated processes, and a log of
 //! everything that their processors saw.
-#![allow(unreachable_pub, missing_docs, missing_debug_implementations, dead_code, reason = "every test uses a part of it")]
+#![allow(
+    unreachable_pub,
+    missing_docs,
+    missing_debug_implementations,
+    dead_code,
+    reason = "every test uses a part of it"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -1,0 +1,251 @@
+//! The SDK's errors, by what to do about them.
+
+use std::error::Error;
+use std::fmt;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_kinesis::config::http::HttpResponse;
+use aws_sdk_kinesis::error::{ConnectorError, ProvideErrorMetadata, SdkError};
+use shardwell_core::{StreamError, StreamErrorKind};
+
+use super::convert::Malformed;
+use super::stream_ref::StreamRef;
+
+/// The operations that this crate calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    DescribeStreamSummary,
+    ListShards,
+    GetShardIterator,
+    GetRecords,
+    PutRecords,
+}
+
+/// The IAM action for an operation has its name.
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl Operation {
+    /// What an encrypted stream asks of its key for this operation.
+    const fn key_action(self) -> &'static str {
+        match self {
+            Self::PutRecords => "kms:GenerateDataKey",
+            Self::DescribeStreamSummary | Self::ListShards | Self::GetShardIterator | Self::GetRecords => "kms:Decrypt",
+        }
+    }
+}
+
+/// Whom a call is for: what an error message must name.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) stream: StreamRef,
+    /// The client's region.
+    pub(super) region: Option<String>,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stream `{}` in region {}", self.stream, self.region.as_deref().unwrap_or("(none is set)"))
+    }
+}
+
+impl Target {
+    /// What a failed call means.
+    pub(super) fn error<E>(&self, operation: Operation, error: SdkError<E, HttpResponse>) -> StreamError
+    where
+        E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+    {
+        let (kind, message) = match &error {
+            SdkError::ServiceError(answer) => self.refused(operation, answer.err(), answer.raw().status().as_u16()),
+            SdkError::TimeoutError(_) => (StreamErrorKind::Timeout, self.no_answer(operation)),
+            SdkError::DispatchFailure(failure) if failure.is_timeout() => {
+                (StreamErrorKind::Timeout, self.no_answer(operation))
+            }
+            SdkError::ResponseError(_) => (StreamErrorKind::Unavailable, self.garbled(operation, &error)),
+            SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => self.not_sent(operation, &error),
+            // The SDK may add kinds of failure; whether the request was sent is not known then.
+            _ => (StreamErrorKind::Unavailable, self.garbled(operation, &error)),
+        };
+        StreamError::new(kind, message).with_source(error)
+    }
+
+    /// An answer that does not say what the API promises.
+    pub(super) fn malformed(&self, operation: Operation, malformed: &Malformed) -> StreamError {
+        let message = format!("{operation} on {self}: the answer is malformed: {}", malformed.0);
+        StreamError::new(StreamErrorKind::Unavailable, message)
+    }
+
+    fn refused<E: ProvideErrorMetadata>(
+        &self,
+        operation: Operation,
+        error: &E,
+        status: u16,
+    ) -> (StreamErrorKind, String) {
+        let code = error.code().unwrap_or("no error code");
+        let reason = Reason::of(code, status);
+        let words = error.message().unwrap_or("no message");
+        let advice = self.advice(reason, operation);
+        (reason.kind(), format!("{operation} on {self}: {advice} ({code}: {words})"))
+    }
+
+    fn advice(&self, reason: Reason, operation: Operation) -> String {
+        match reason {
+            Reason::Throttled => "over the limit; slow down, or give the stream more shards".into(),
+            Reason::KeyThrottled => "the stream's encryption key is over its request limit; slow down".into(),
+            Reason::NotFound => self.not_found(),
+            Reason::ActionDenied => format!("not allowed; grant the credentials `kinesis:{operation}` on the stream"),
+            Reason::KeyDenied => {
+                format!(
+                    "not allowed; grant the credentials `{}` on the stream's encryption key",
+                    operation.key_action()
+                )
+            }
+            Reason::Credentials => {
+                "the service does not accept the credentials; renew them, and check the clock of this machine".into()
+            }
+            Reason::Key => "the stream's encryption key cannot be used; enable or restore it".into(),
+            Reason::Argument => "the service refuses the request".into(),
+            Reason::Busy => "the stream is being created, changed or deleted; try again".into(),
+            Reason::Expired => "it took too long to come back; try again".into(),
+            Reason::Fault => "the service has a fault; try again".into(),
+        }
+    }
+
+    fn not_found(&self) -> String {
+        let elsewhere = match (self.stream.region(), self.region.as_deref()) {
+            (Some(arn), Some(client)) if arn != client => format!("; the ARN is of region {arn}, the client is not"),
+            _ => String::new(),
+        };
+        format!(
+            "there is no such stream or shard; check the name, and the account, region and endpoint of the client, or \
+             whether it was deleted{elsewhere}"
+        )
+    }
+
+    fn no_answer(&self, operation: Operation) -> String {
+        format!("{operation} on {self}: no answer in time; check the way to the endpoint, or allow more time")
+    }
+
+    fn garbled(&self, operation: Operation, error: &(dyn Error + 'static)) -> String {
+        format!("{operation} on {self}: no usable answer: {}", chain(error))
+    }
+
+    fn not_sent(&self, operation: Operation, error: &(dyn Error + 'static)) -> (StreamErrorKind, String) {
+        let cause = chain(error);
+        match credentials_error(error) {
+            Some(CredentialsError::ProviderTimedOut(_)) => {
+                (StreamErrorKind::Timeout, format!("{operation} on {self}: credentials did not load in time: {cause}"))
+            }
+            Some(CredentialsError::ProviderError(_)) => (
+                StreamErrorKind::Unavailable,
+                format!("{operation} on {self}: the provider of credentials has a fault: {cause}"),
+            ),
+            Some(CredentialsError::InvalidConfiguration(_)) => (
+                StreamErrorKind::Invalid,
+                format!("{operation} on {self}: mend the configuration of the credentials: {cause}"),
+            ),
+            Some(_) => (
+                StreamErrorKind::Denied,
+                format!("{operation} on {self}: there are no credentials; give the client some: {cause}"),
+            ),
+            None if self.is_misconfigured(error) => {
+                (StreamErrorKind::Invalid, format!("{operation} on {self}: mend the client's configuration: {cause}"))
+            }
+            None => (
+                StreamErrorKind::Unavailable,
+                format!("{operation} on {self}: the endpoint cannot be reached: {cause}"),
+            ),
+        }
+    }
+
+    /// Whether the SDK refused to build or send what it was given: an impossible endpoint, say, or no region.
+    fn is_misconfigured(&self, error: &(dyn Error + 'static)) -> bool {
+        let connector = causes(error).find_map(|cause| cause.downcast_ref::<ConnectorError>());
+        connector.is_none_or(|failure| failure.is_user() || (failure.is_other() && self.region.is_none()))
+    }
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+fn credentials_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CredentialsError> {
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+/// What happened and why, in one line.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Why the service refused a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    Throttled,
+    KeyThrottled,
+    NotFound,
+    ActionDenied,
+    KeyDenied,
+    Credentials,
+    Key,
+    Argument,
+    Busy,
+    Expired,
+    Fault,
+}
+
+impl Reason {
+    /// From the error code (Kinesis API, "Errors" of each operation and "Common Errors"), or, for a code that is not
+    /// known, from the HTTP status.
+    fn of(code: &str, status: u16) -> Self {
+        match code {
+            "ProvisionedThroughputExceededException"
+            | "LimitExceededException"
+            | "ThrottlingException"
+            | "Throttling"
+            | "RequestLimitExceeded"
+            | "TooManyRequestsException" => Self::Throttled,
+            "KMSThrottlingException" => Self::KeyThrottled,
+            "ResourceNotFoundException" => Self::NotFound,
+            "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => Self::ActionDenied,
+            "KMSAccessDeniedException" => Self::KeyDenied,
+            "ExpiredTokenException"
+            | "ExpiredToken"
+            | "IncompleteSignature"
+            | "IncompleteSignatureException"
+            | "InvalidClientTokenId"
+            | "InvalidSignatureException"
+            | "MissingAuthenticationToken"
+            | "MissingAuthenticationTokenException"
+            | "OptInRequired"
+            | "RequestExpired"
+            | "UnrecognizedClientException" => Self::Credentials,
+            "KMSDisabledException" | "KMSInvalidStateException" | "KMSNotFoundException" | "KMSOptInRequired" => {
+                Self::Key
+            }
+            "ResourceInUseException" => Self::Busy,
+            "ExpiredIteratorException" | "ExpiredNextTokenException" => Self::Expired,
+            "InternalFailureException"
+            | "InternalFailure"
+            | "InternalServerError"
+            | "ServiceUnavailable"
+            | "ServiceUnavailableException" => Self::Fault,
+            _ if status == 429 => Self::Throttled,
+            _ if status >= 500 => Self::Fault,
+            _ => Self::Argument,
+        }
+    }
+
+    const fn kind(self) -> StreamErrorKind {
+        match self {
+            Self::Throttled | Self::KeyThrottled => StreamErrorKind::Throttled,
+            Self::NotFound => StreamErrorKind::NotFound,
+            Self::ActionDenied | Self::KeyDenied | Self::Credentials => StreamErrorKind::Denied,
+            Self::Key | Self::Argument => StreamErrorKind::Invalid,
+            Self::Busy | Self::Expired | Self::Fault => StreamErrorKind::Unavailable,
+        }
+    }
+}
