@@ -13,11 +13,9 @@ use crate::lock::lock;
 use crate::records::watermark::Progress;
 use crate::worker::status::Activity;
 
-/// What the consumer of a held lease is to do.
+/// How the consumer of a held lease is to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// Go on.
-    No,
     /// Start nothing new, let what is running finish until the deadline, and end.
     Drain { deadline: Monotonic },
     /// The lease is lost: end at once, checkpoint nothing.
@@ -36,7 +34,7 @@ pub(crate) struct HeldLease {
     /// The row as last seen, and what follows from it. Written by the renewer alone once the lease is held.
     term: Mutex<Term>,
     /// Tells the consumer to stop.
-    stop: watch::Sender<Stop>,
+    stop: watch::Sender<Option<Stop>>,
 }
 
 #[derive(Debug)]
@@ -69,7 +67,7 @@ impl HeldLease {
                 unresolved: None,
                 image,
             }),
-            stop: watch::Sender::new(Stop::No),
+            stop: watch::Sender::new(None),
         }
     }
 
@@ -95,7 +93,7 @@ impl HeldLease {
 
     /// The one answer to "may I still process?".
     pub(crate) fn may_process(&self, now: Monotonic) -> bool {
-        *self.stop.borrow() != Stop::Lost && now < self.trusted_until()
+        !self.is_lost() && now < self.trusted_until()
     }
 
     pub(crate) fn trusted_until(&self) -> Monotonic {
@@ -138,12 +136,9 @@ impl HeldLease {
     /// Tells the consumer to stop. A loss is final; a drain keeps its first deadline.
     pub(crate) fn tell(&self, stop: Stop) {
         self.stop.send_if_modified(|current| {
-            let stronger = matches!(
-                (*current, stop),
-                (Stop::No, Stop::Drain { .. } | Stop::Lost) | (Stop::Drain { .. }, Stop::Lost)
-            );
+            let stronger = matches!((*current, stop), (None, _) | (Some(Stop::Drain { .. }), Stop::Lost));
             if stronger {
-                *current = stop;
+                *current = Some(stop);
             }
             stronger
         });
@@ -153,16 +148,16 @@ impl HeldLease {
     pub(crate) async fn told_to_stop(&self) -> Stop {
         let mut stop = self.stop.subscribe();
         // The sender lives in this very lease, so waiting cannot fail.
-        stop.wait_for(|stop| *stop != Stop::No).await.map_or(Stop::Lost, |stop| *stop)
+        stop.wait_for(Option::is_some).await.ok().and_then(|stop| *stop).unwrap_or(Stop::Lost)
     }
 
     /// Waits until the lease is lost.
     pub(crate) async fn told_lost(&self) {
-        let _ = self.stop.subscribe().wait_for(|stop| *stop == Stop::Lost).await;
+        let _ = self.stop.subscribe().wait_for(|stop| *stop == Some(Stop::Lost)).await;
     }
 
     pub(crate) fn is_lost(&self) -> bool {
-        *self.stop.borrow() == Stop::Lost
+        *self.stop.borrow() == Some(Stop::Lost)
     }
 }
 

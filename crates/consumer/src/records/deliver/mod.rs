@@ -190,48 +190,41 @@ impl Deliver {
     async fn stop(mut self, stop: Stop) -> ConsumerEnd {
         self.lease.activity().update(|activity| activity.stopping = true);
         match stop {
-            Stop::No | Stop::Drain { .. } => {
-                let deadline = match stop {
-                    Stop::Drain { deadline } => deadline,
-                    Stop::No | Stop::Lost => self.shared.env.now(),
-                };
-                self.drain(deadline).await
-            }
+            Stop::Drain { deadline } => self.drain(deadline).await,
             Stop::Lost => self.lost().await,
         }
     }
 
     /// Lets what is running finish, tells the processor, and ends; at the deadline at the latest.
     async fn drain(&mut self, deadline: Monotonic) -> ConsumerEnd {
-        let env = self.shared.env.clone();
-        let lease = self.lease.clone();
-        let finish = async {
-            if let Some(invocation) = self.invocation.take() {
-                let (processor, verdict) = invocation.await;
-                self.processor = Some(processor);
-                if let Verdict::Done = verdict {
-                    self.finished_while_draining(verdict);
-                }
-            }
-            if let Some(processor) = &mut self.processor {
-                processor.shutdown_requested().await;
-            }
-        };
-        let finish = env.deadline(deadline, finish);
-        let outcome = tokio::select! {
+        let (env, lease) = (self.shared.env.clone(), self.lease.clone());
+        let in_time = tokio::select! {
             biased;
-            finished = finish => Some(finished.is_ok()),
+            finished = env.deadline(deadline, self.finish()) => Some(finished.is_ok()),
             () = lease.told_lost() => None,
         };
-        match outcome {
-            Some(true) => ConsumerEnd::Stopped,
+        match in_time {
+            Some(true) => {}
             Some(false) => {
                 self.cancel.cancel();
                 counter!(ABANDONED_BATCHES, "application" => self.shared.application.clone()).increment(1);
                 warn!("the processor was still running at the deadline; its batch will be delivered again");
-                ConsumerEnd::Stopped
             }
-            None => self.lost().await,
+            None => return self.lost().await,
+        }
+        ConsumerEnd::Stopped
+    }
+
+    /// Waits for what is running, and gives the processor its last chance to flush.
+    async fn finish(&mut self) {
+        if self.invocation.is_some() {
+            let (processor, verdict) = in_flight(&mut self.invocation).await;
+            self.invocation = None;
+            self.processor = Some(processor);
+            self.finished_while_draining(verdict);
+        }
+        if let Some(processor) = &mut self.processor {
+            processor.shutdown_requested().await;
         }
     }
 

@@ -62,7 +62,7 @@ impl Processor {
                 Ok(position)
             }
             Err(Stop::Lost) => Err(ConsumerEnd::LeaseLost),
-            Err(Stop::Drain { .. } | Stop::No) => Err(ConsumerEnd::Stopped),
+            Err(Stop::Drain { .. }) => Err(ConsumerEnd::Stopped),
         }
     }
 
