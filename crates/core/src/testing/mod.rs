@@ -1,4 +1,5 @@
 //! Conformance suites of the seams: free functions that every implementation runs. Not covered by semver.
 
+pub mod env;
 pub mod lease_store;
 pub mod stream;
