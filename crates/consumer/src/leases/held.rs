@@ -128,9 +128,9 @@ impl HeldLease {
         term.next_renewal = attempt.plus(timing.renew_interval());
     }
 
-    /// It is not known whether a write was applied: repeat it soon.
-    pub(crate) fn unresolved(&self, timing: LeaseTiming, now: Monotonic) {
-        lock(&self.term).next_renewal = now.plus(timing.renew_retry());
+    /// Sets the time of the next renewal.
+    pub(crate) fn renew_at(&self, at: Monotonic) {
+        lock(&self.term).next_renewal = at;
     }
 
     /// Tells the consumer to stop. A loss is final; a drain keeps its first deadline.

@@ -32,8 +32,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut flushes: mpsc::UnboundedReceive
     let mut waiting: Vec<Flush> = Vec::new();
     loop {
         let now = shared.env.now();
-        let asked: Vec<LeaseKey> = waiting.iter().map(|flush| flush.key.clone()).collect();
-        let due = due(&shared.held.all(), now, &asked);
+        let due = due(&shared.held.all(), now);
         if !due.is_empty() {
             renew(&shared, &due).await;
         }
@@ -51,9 +50,9 @@ pub(crate) async fn run(shared: Arc<Shared>, mut flushes: mpsc::UnboundedReceive
             biased;
             flush = flushes.recv() => match flush {
                 Some(flush) => {
-                    waiting.push(flush);
+                    hurry(&shared, &mut waiting, flush);
                     while let Ok(more) = flushes.try_recv() {
-                        waiting.push(more);
+                        hurry(&shared, &mut waiting, more);
                     }
                 }
                 None => return,
@@ -64,14 +63,18 @@ pub(crate) async fn run(shared: Arc<Shared>, mut flushes: mpsc::UnboundedReceive
     }
 }
 
-/// The leases to write now: those whose time has come or comes soon, so that leases taken together stay together in one
-/// call, and those that somebody waits for, unless they already have a retry ahead.
-fn due(held: &[Arc<HeldLease>], now: Monotonic, asked: &[LeaseKey]) -> Vec<Arc<HeldLease>> {
-    held.iter()
-        .filter(|lease| !lease.is_lost())
-        .filter(|lease| lease.next_renewal() <= now || (asked.contains(lease.key()) && !lease.progress().is_stored()))
-        .cloned()
-        .collect()
+/// Brings the next renewal of a lease forward to now. If that fails, the usual pause follows: a table in trouble is not
+/// hammered by those who wait for it.
+fn hurry(shared: &Shared, waiting: &mut Vec<Flush>, flush: Flush) {
+    if let Some(lease) = shared.held.get(&flush.key).filter(|lease| !lease.progress().is_stored()) {
+        lease.renew_at(shared.env.now());
+    }
+    waiting.push(flush);
+}
+
+/// The leases to write now.
+fn due(held: &[Arc<HeldLease>], now: Monotonic) -> Vec<Arc<HeldLease>> {
+    held.iter().filter(|lease| !lease.is_lost() && lease.next_renewal() <= now).cloned().collect()
 }
 
 /// Answers a flush if it can be answered.
@@ -117,7 +120,7 @@ async fn renew(shared: &Shared, due: &[Arc<HeldLease>]) {
     for lease in due.iter().filter(|lease| unanswered.contains(lease.key())) {
         warn!(lease = %lease.key(), "no answer to a lease renewal; it is repeated");
         count(shared, "unknown");
-        lease.unresolved(shared.timing, shared.env.now());
+        lease.renew_at(shared.env.now().plus(shared.timing.renew_retry()));
     }
 }
 
@@ -146,7 +149,7 @@ fn apply(shared: &Shared, lease: &Arc<HeldLease>, outcome: RenewOutcome, started
         RenewOutcome::Unknown(error) => {
             count(shared, "unknown");
             warn!(lease = %lease.key(), %error, "a lease renewal failed; it is repeated");
-            lease.unresolved(shared.timing, now);
+            lease.renew_at(now.plus(shared.timing.renew_retry()));
         }
     }
 }

@@ -8,7 +8,7 @@
     reason = "every test uses a part of it"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,13 +18,20 @@ use shardwell_consumer::{
 };
 use shardwell_core::memory::{MemoryLeaseStore, MemoryStream};
 use shardwell_core::{Checkpoint, Env, EnvExt, Lease, LeaseStore, Place, Task, Timestamp, UserRecord};
-use shardwell_sim::SimEnv;
+use shardwell_sim::{Fault, FaultPlan, FaultyLeaseStore, SimEnv};
 
 pub const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 /// What processors saw, in order.
 #[derive(Clone, Debug, Default)]
-pub struct Log(Arc<Mutex<Vec<Event>>>);
+pub struct Log(Arc<Mutex<Seen>>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    events: Vec<Event>,
+    /// The numbers of the records among them.
+    distinct: BTreeSet<u64>,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -37,11 +44,15 @@ pub enum Event {
 
 impl Log {
     pub fn push(&self, event: Event) {
-        self.0.lock().expect("no test panics while it holds this").push(event);
+        let mut seen = self.0.lock().expect("no test panics while it holds this");
+        if let Event::Record { number, .. } = event {
+            seen.distinct.insert(number);
+        }
+        seen.events.push(event);
     }
 
     pub fn events(&self) -> Vec<Event> {
-        self.0.lock().expect("no test panics while it holds this").clone()
+        self.0.lock().expect("no test panics while it holds this").events.clone()
     }
 
     /// The numbers of all records seen, in order, repeated ones too.
@@ -57,13 +68,13 @@ impl Log {
 
     /// How many different records were seen.
     pub fn distinct(&self) -> usize {
-        self.numbers().into_iter().collect::<std::collections::BTreeSet<_>>().len()
+        self.0.lock().expect("no test panics while it holds this").distinct.len()
     }
 
     /// Panics unless the first delivery of every record follows the first delivery of all earlier ones of its key.
     pub fn assert_key_order(&self) {
         let mut seen: BTreeMap<String, u64> = BTreeMap::new();
-        let mut first = std::collections::BTreeSet::new();
+        let mut first = BTreeSet::new();
         for event in self.events() {
             if let Event::Record { key, number, .. } = event
                 && first.insert(number)
@@ -149,6 +160,8 @@ pub struct World {
     pub env: SimEnv,
     pub stream: MemoryStream,
     pub store: MemoryLeaseStore,
+    /// What happens to the workers' calls to the lease table. The world's own calls never fail.
+    pub faults: FaultPlan,
     pub log: Log,
     pub script: Script,
     put: Mutex<u64>,
@@ -161,6 +174,7 @@ impl World {
             stream: MemoryStream::create(Arc::new(env.clone()), "flights", shards).expect("a new stream"),
             env,
             store: MemoryLeaseStore::new(),
+            faults: Arc::new(|_| Fault::None),
             log: Log::default(),
             script: Arc::new(|_, _, _| Reaction::Fine),
             put: Mutex::new(0),
@@ -198,7 +212,9 @@ impl World {
                 env: env.clone(),
             }
         };
-        Worker::builder("test", self.stream.clone(), self.store.clone(), make)
+        let faults = self.faults.clone();
+        let store = FaultyLeaseStore::new(Arc::new(self.store.clone()), move |method| faults(method));
+        Worker::builder("test", self.stream.clone(), store, make)
             .worker_id(name)
             .env(env)
             .initial_position(InitialPosition::TrimHorizon)
