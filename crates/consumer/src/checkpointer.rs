@@ -35,18 +35,24 @@ pub enum CheckpointError {
     #[error("this worker checkpoints by itself; build it with manual checkpoints to do it by hand")]
     Automatic,
     /// The position is not between the last checkpoint and what was delivered.
-    #[error("cannot checkpoint {wanted}: the last checkpoint is {last}, and records up to {delivered} were delivered")]
-    OutOfRange {
-        /// What was asked for.
-        wanted: ExtendedSequenceNumber,
-        /// The last checkpoint.
-        last: Checkpoint,
-        /// The largest position that was handed to the processor, or the checkpoint it started from.
-        delivered: Checkpoint,
-    },
+    #[error("{0}")]
+    OutOfRange(Box<OutOfRange>),
     /// The lease is gone: another worker has the shard. Stop quietly.
     #[error("the lease of the shard is lost, so nothing can be checkpointed")]
     LeaseLost,
+}
+
+/// A position that cannot be checkpointed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot checkpoint {wanted}: the last checkpoint is {last}, and records up to {delivered} were delivered")]
+#[non_exhaustive]
+pub struct OutOfRange {
+    /// What was asked for.
+    pub wanted: ExtendedSequenceNumber,
+    /// The last checkpoint.
+    pub last: Checkpoint,
+    /// The largest position that was handed to the processor, or the checkpoint it started from.
+    pub delivered: Checkpoint,
 }
 
 impl Checkpointer {

@@ -20,7 +20,7 @@ pub use ::metrics as metrics_facade;
 pub use async_trait::async_trait;
 pub use shardwell_core::leasing::InitialPosition;
 
-pub use checkpointer::{CheckpointError, CheckpointMode, Checkpointer};
+pub use checkpointer::{CheckpointError, CheckpointMode, Checkpointer, OutOfRange};
 pub use processor::{Batch, LaneContext, Outcome, ProcessError, RecordProcessor, Start};
 pub use worker::{
     BuildError, DataLoss, OnDataLoss, ShardState, ShardStatus, Worker, WorkerBuilder, WorkerError, WorkerHandle,

@@ -148,7 +148,7 @@ async fn records_that_were_trimmed_before_they_were_read_are_reported_with_their
     let going_on = world.start(world.builder("going-on", &SimEnv::new(3, world.env.timestamp())));
     world.until("the rest is read", secs(5), || world.log.distinct() == 15).await;
     let status = going_on.handle.status();
-    assert_eq!(status.shards[0].data_loss.as_ref(), Some(loss));
+    assert_eq!(status.shards[0].data_loss.as_ref(), Some(&**loss));
 }
 
 #[tokio::test(start_paused = true)]

@@ -75,7 +75,7 @@ pub enum WorkerError {
     },
     /// Records were trimmed before they were read, and the worker is set to stop then.
     #[error("{0}")]
-    DataLoss(DataLoss),
+    DataLoss(Box<DataLoss>),
     /// A task of the worker panicked, which is a fault of shardwell; its leases are left to expire.
     #[error("the worker broke down: {0}")]
     Broken(String),

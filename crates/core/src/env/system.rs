@@ -1,5 +1,5 @@
 //! The system's clocks and threads.
-#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "this module is where they are allowed")]
+#![expect(clippy::disallowed_methods, reason = "this module is where they are allowed")]
 
 use std::fmt;
 use std::time::{Instant, SystemTime};

@@ -209,7 +209,7 @@ impl Fetch {
                 self.lease.activity().update(|activity| activity.data_loss = Some(loss));
                 Ok(())
             }
-            OnDataLoss::Stop => Err(Over(Fetched::Fatal(WorkerError::DataLoss(loss)))),
+            OnDataLoss::Stop => Err(Over(Fetched::Fatal(WorkerError::DataLoss(Box::new(loss))))),
         }
     }
 

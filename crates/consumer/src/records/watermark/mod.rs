@@ -12,7 +12,7 @@ use shardwell_core::{
 
 use crate::lock::lock;
 use crate::records::fetch::{caught_up_at, state_of};
-use crate::{CheckpointError, CheckpointMode};
+use crate::{CheckpointError, CheckpointMode, OutOfRange};
 
 /// How far one held shard is, from both sides.
 #[derive(Debug)]
@@ -110,8 +110,8 @@ impl Progress {
         let mut state = lock(&self.state);
         let wanted = Checkpoint::At(position);
         if wanted < state.wanted || wanted > state.delivered {
-            let (last, delivered) = (state.wanted, state.delivered);
-            return Err(CheckpointError::OutOfRange { wanted: position, last, delivered });
+            let refused = OutOfRange { wanted: position, last: state.wanted, delivered: state.delivered };
+            return Err(CheckpointError::OutOfRange(Box::new(refused)));
         }
         state.wanted = wanted;
         Ok(())
