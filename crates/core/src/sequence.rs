@@ -44,10 +44,11 @@ impl SequenceNumber {
         }
     }
 
-    /// `self = self * factor + addend`; the caller knows that it fits.
-    fn multiply_add(&mut self, factor: u64, addend: u64) {
+    /// `self = self * factor + addend`, where only the `used` lowest limbs are not zero, and one more after this; the
+    /// caller knows that it fits.
+    fn multiply_add(&mut self, factor: u64, addend: u64, used: usize) {
         let mut carry = u128::from(addend);
-        for limb in self.0.iter_mut().rev() {
+        for limb in self.0.iter_mut().rev().take(used + 1) {
             let product = u128::from(*limb) * u128::from(factor) + carry;
             *limb = product as u64;
             carry = product >> 64;
@@ -80,10 +81,10 @@ impl FromStr for SequenceNumber {
             return Err(InvalidSequenceNumber { text });
         }
         let mut number = Self::ZERO;
-        for chunk in digits.chunks(DIGITS_PER_LIMB) {
+        for (used, chunk) in digits.chunks(DIGITS_PER_LIMB).enumerate() {
             let value = chunk.iter().fold(0u64, |value, digit| value * 10 + u64::from(digit - b'0'));
             // Every limb is still zero for the first chunk, so the factor does not matter there.
-            number.multiply_add(10u64.pow(chunk.len() as u32), value);
+            number.multiply_add(10u64.pow(chunk.len() as u32), value, used);
         }
         Ok(number)
     }

@@ -20,7 +20,7 @@ pub struct ReadSizer {
 
 /// What a read weighs where no pace says otherwise: large enough that the cost of a call does not matter, small enough
 /// that one read for each of many shards fits in memory.
-const TARGET_BYTES: usize = 1024 * 1024;
+const TARGET_BYTES: usize = 512 * 1024;
 
 /// What a record is taken to weigh before any was seen.
 const FIRST_GUESS_BYTES: f64 = 1024.0;
