@@ -1,1 +1,261 @@
-fn main() {}
+//! shardwell in one program, on this machine alone: a stream, a producer, a consumer service, and a stream that changes
+//! its shape while records flow.
+//!
+//! ```sh
+//! cargo run --release --example quickstart
+//! ```
+//!
+//! The consumer is `DelayCounter` in `quickstart/tally.rs`; how it is run is in `Flow::consume` below. Nothing is left
+//! behind: the engine lives in this process, the leases in a temporary directory.
+
+#[path = "quickstart/flights.rs"]
+mod flights;
+#[path = "quickstart/screen.rs"]
+mod screen;
+#[path = "quickstart/stream.rs"]
+mod stream;
+#[path = "quickstart/tally.rs"]
+mod tally;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use aws_sdk_kinesis::Client;
+use clap::Parser;
+use comfy_table::presets::UTF8_BORDERS_ONLY;
+use comfy_table::{Cell, CellAlignment, Table};
+use shardwell::aws::KinesisStream;
+use shardwell::local::LocalEngine;
+use shardwell::sqlite::SqliteLeaseStore;
+use shardwell::{InitialPosition, PutEntry, ShardFilter, Stream, Worker, WorkerHandle};
+use shardwell_examples::{Stop, local_client, pause};
+use tokio::sync::mpsc;
+use tracing_subscriber::EnvFilter;
+
+use screen::{Screen, caught_up, short, short_list};
+use stream::Reshards;
+use tally::{DelayCounter, Tally};
+
+/// Counts flights by carrier with shardwell, on this machine alone.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// A file with a flight in each line, as JSON; .gz is read as it is. Default: a week of flights.
+    #[arg(long, value_name = "FILE")]
+    flights: Option<PathBuf>,
+    /// How many shards the stream begins with: one is split, two are merged
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(i32).range(3..=100))]
+    shards: i32,
+    /// Read no faster than the real service allows: 5 times and 2 MiB a second for each shard
+    #[arg(long)]
+    paced: bool,
+}
+
+/// The first week of 2013, from New York City.
+const A_WEEK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/flights-2013-01-01to07.ndjson");
+
+/// How the program came to its end.
+#[derive(Debug, PartialEq, Eq)]
+enum Ending {
+    /// Every record was processed, and the result is right.
+    Checked,
+    /// Somebody asked it to end.
+    Interrupted,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let log = tracing_subscriber::fmt().with_env_filter(EnvFilter::from_default_env());
+    log.with_writer(std::io::stderr).init();
+    match run(&arguments).await {
+        Ok(Ending::Checked) => ExitCode::SUCCESS,
+        Ok(Ending::Interrupted) => {
+            eprintln!("\nStopped before the end, as asked. Leases are released, and nothing is left behind.");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reads the file, sets everything up, and takes it all down again however it ends.
+async fn run(arguments: &Arguments) -> Result<Ending> {
+    let path = arguments.flights.as_deref().unwrap_or(Path::new(A_WEEK));
+    let entries = flights::entries(path)?;
+    let mut screen = Screen::new();
+    let mut stop = Stop::install().context("cannot listen for Ctrl-C")?;
+
+    screen.step("Starting a Kinesis of our own, inside this program: no account, no container.");
+    let engine = LocalEngine::start().await?;
+    screen.say(&format!("   It speaks the protocol of the real one on {}.", engine.endpoint()));
+    let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
+    let story = async {
+        let flow = Flow::create(&mut screen, &engine, arguments, &entries).await?;
+        let ending = flow.consume(&mut screen, &mut stop, directory.path(), arguments.paced).await?;
+        if ending == Ending::Checked {
+            screen.step("Where the records went.");
+            show_lineage(&screen, &flow.stream, &flow.tally).await?;
+            screen.step("The result, and whether it is right.");
+            check(&screen, path, &flow.tally)?;
+        }
+        Ok(ending)
+    };
+    let ending = story.await;
+    engine.stop().await;
+    directory.close().context("cannot remove the temporary directory")?;
+    ending
+}
+
+/// What flows from where to where.
+struct Flow<'a> {
+    client: Client,
+    stream: KinesisStream,
+    entries: &'a [PutEntry],
+    tally: Tally,
+}
+
+impl<'a> Flow<'a> {
+    /// Creates the stream.
+    async fn create(
+        screen: &mut Screen,
+        engine: &LocalEngine,
+        arguments: &Arguments,
+        entries: &'a [PutEntry],
+    ) -> Result<Self> {
+        screen.step(&format!("Creating a stream with {} shards.", arguments.shards));
+        screen
+            .say("   A shard is an ordered part of a stream. The partition key of a record decides which one it goes");
+        screen.say("   to; ours is the aircraft, so that the flights of one aircraft stay in order.");
+        let client = local_client(&engine.endpoint());
+        let stream = stream::create(&client, arguments.shards).await?;
+        Ok(Self { client, stream, entries, tally: Tally::default() })
+    }
+
+    /// The heart of it: a worker with our processor, while the stream fills and changes its shape.
+    async fn consume(&self, screen: &mut Screen, stop: &mut Stop, directory: &Path, paced: bool) -> Result<Ending> {
+        screen.step("Starting a worker, which reads every shard and hands batches of flights to our processor.");
+        screen.say("   How far it got is kept in a SQLite file, beside its lease on each shard: any number of such");
+        screen.say("   processes on this machine could share the work.");
+        if !paced {
+            screen
+                .say("   It reads as fast as it can, since our own Kinesis has no limits; for those of the real one,");
+            screen.say("   see --paced.");
+        }
+        let leases = SqliteLeaseStore::open(directory.join("leases.sqlite"), "quickstart").await?;
+        let tally = self.tally.clone();
+        let worker =
+            Worker::builder("quickstart", self.stream.clone(), leases, move |lane| DelayCounter::new(lane, &tally))
+                .initial_position(InitialPosition::TrimHorizon)
+                .read_pacing(paced)
+                .build()?;
+        let handle = worker.handle();
+        let mut running = Box::pin(worker.run());
+        let ending = tokio::select! {
+            biased;
+            ended = &mut running => {
+                ended.context("the worker stopped")?;
+                bail!("the worker stopped by itself");
+            }
+            () = stop.requested() => Ok(Ending::Interrupted),
+            done = self.produce_and_watch(screen, &handle) => done.map(|()| Ending::Checked),
+        };
+        // Running batches finish, what is done is noted down, the leases are free for others.
+        handle.request_shutdown();
+        running.await.context("the worker did not stop cleanly")?;
+        ending
+    }
+
+    async fn produce_and_watch(&self, screen: &mut Screen, worker: &WorkerHandle) -> Result<()> {
+        screen.step(&format!("Putting {} flights into the stream, and resharding it meanwhile.", self.entries.len()));
+        let (say, said) = mpsc::unbounded_channel();
+        tokio::try_join!(self.produce(say), self.watch(screen, worker, said))?;
+        Ok(())
+    }
+
+    /// Puts all flights, quarter by quarter: the second while a shard is split, the third while two are merged. So
+    /// parents and children both hold records.
+    async fn produce(&self, say: mpsc::UnboundedSender<String>) -> Result<()> {
+        let Self { client, stream, entries, .. } = self;
+        let reshards = Reshards::choose(stream).await?;
+        let mut quarters = entries.chunks(entries.len().div_ceil(4));
+        let mut quarter = || quarters.next().unwrap_or_default();
+        // Nobody listens when the watch has failed, and then this is dropped at once.
+        let say = |text: String| drop(say.send(text));
+
+        stream::put(stream, quarter()).await?;
+        say(format!("   Splitting {} in two.", short(reshards.to_split())));
+        tokio::try_join!(stream::put(stream, quarter()), reshards.split(client, stream))?;
+        say(format!("   Merging {} into one.", short_list(reshards.to_merge())));
+        tokio::try_join!(stream::put(stream, quarter()), reshards.merge(client, stream))?;
+        stream::put(stream, quarter()).await?;
+        say("   All flights are in the stream. The worker finishes a parent before it begins with its children, so"
+            .into());
+        say("   that every aircraft's flights still arrive in order.".into());
+        Ok(())
+    }
+
+    /// Shows how far the worker is, until it has processed everything and every shard's lag is zero.
+    async fn watch(
+        &self,
+        screen: &Screen,
+        worker: &WorkerHandle,
+        mut said: mpsc::UnboundedReceiver<String>,
+    ) -> Result<()> {
+        let total = self.entries.len() as u64;
+        let mut progress = screen.progress(total);
+        loop {
+            // Asked for first: what is said before it closes must be seen.
+            let producer_is_done = said.is_closed();
+            while let Ok(text) = said.try_recv() {
+                screen.say(&text);
+            }
+            let (records, status) = (self.tally.records(), worker.status());
+            if producer_is_done && records >= total && caught_up(&status) {
+                progress.finish(records, &status);
+                return Ok(());
+            }
+            progress.show(records, &status);
+            pause(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// Which shard came from which, and how many records were processed of each.
+async fn show_lineage(screen: &Screen, stream: &KinesisStream, tally: &Tally) -> Result<()> {
+    let shards = stream.list_shards(ShardFilter::All).await?;
+    let records = tally.by_shard();
+    let mut table = Table::new();
+    table.load_style(UTF8_BORDERS_ONLY).set_header(["shard", "came from", "went on in", "records"]);
+    for shard in &shards {
+        let children = shards.iter().filter(|other| other.parents().any(|parent| *parent == shard.id));
+        let records = records.get(&shard.id).copied().unwrap_or_default();
+        table.add_row([
+            Cell::new(short(&shard.id)),
+            Cell::new(short_list(shard.parents())),
+            Cell::new(short_list(children.map(|child| &child.id))),
+            Cell::new(records).set_alignment(CellAlignment::Right),
+        ]);
+    }
+    screen.say(&table.to_string());
+    Ok(())
+}
+
+/// Prints the result, and compares it with what the file says by itself.
+fn check(screen: &Screen, path: &Path, tally: &Tally) -> Result<()> {
+    let (counted, expected) = (tally.carriers(), tally::straight_from(path)?);
+    screen.say(&tally::table(&counted).to_string());
+    ensure!(counted == expected, "that is not what the file says by itself:\n{}", tally::table(&expected));
+    let again = match tally.repeated() {
+        0 => "none was delivered twice".to_owned(),
+        n => format!("{n} were delivered again and passed over"),
+    };
+    screen.say(&format!(
+        "   Right: the same as a direct read of the file, to the last flight. {} records were processed; {again}.",
+        tally.records()
+    ));
+    Ok(())
+}

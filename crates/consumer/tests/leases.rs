@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use common::{Event, Reaction, START, World, millis, secs};
 use shardwell_consumer::{CheckpointError, CheckpointMode, ShardState, WorkerError};
-use shardwell_core::{Assignment, Checkpoint, Conditional, Env, EnvExt, LeaseStore};
+use shardwell_core::{Assignment, Checkpoint, Conditional, Env, EnvExt, HandoffStart, LeaseStore};
 use shardwell_sim::SimEnv;
 
 #[tokio::test(start_paused = true)]
@@ -26,6 +26,30 @@ async fn a_lease_that_is_taken_away_is_lost_quietly_and_nothing_more_is_checkpoi
     let now = world.lease(lease.shard.as_str()).await.expect("still there");
     assert_eq!((now.counter, now.checkpoint), (taken.counter, taken.checkpoint), "fenced");
     worker.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_asked_for_is_handed_over_with_everything_that_is_done() {
+    let world = World::new(1).with_script(|_, _, _| Reaction::Take(millis(300)));
+    world.put(1000, 10);
+    let worker = world.start(world.builder("old", &SimEnv::new(1, START)).batch_records(5));
+    world.until("it works", secs(20), || world.log.distinct() > 17).await;
+    let key = world.leases().await.remove(0).key;
+    let handoff = HandoffStart { key: key.clone(), from: "old".into(), to: "new".into() };
+    let Conditional::Applied(_) = world.store.start_handoff(&handoff).await.expect("it answers") else { panic!() };
+    world
+        .until("it is told", secs(10), || {
+            world.log.events().iter().any(|e| matches!(e, Event::ShutdownRequested { .. }))
+        })
+        .await;
+    world.env.sleep(millis(50)).await;
+    let lease = world.lease(key.as_str()).await.expect("still there");
+    assert_eq!((lease.owner.as_ref().map(|o| o.as_str()), lease.checkpoint_owner), (Some("new"), None));
+    let new = world.start(world.builder("new", &SimEnv::new(2, START)).batch_records(5));
+    worker.stop().await.expect("a clean stop");
+    world.until_all_seen(secs(400)).await;
+    assert_eq!(world.log.numbers().len(), 1000, "a planned move delivers nothing twice");
+    new.stop().await.expect("a clean stop");
 }
 
 #[tokio::test(start_paused = true)]

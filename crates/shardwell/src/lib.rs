@@ -1,1 +1,139 @@
-//! shardwell
+//! A framework for services that consume and produce Amazon Kinesis data streams: no JVM, no sidecar, no daemon.
+//!
+//! A consumer is a [`RecordProcessor`] that is handed to a [`Worker`]. Run as many processes of it as you like: they
+//! share the shards of the stream through a lease table, follow it through splits and merges, and note how far each
+//! shard is done (its checkpoint), so that the next process goes on where the last one stopped. Every record is
+//! delivered at least once, and records of one partition key arrive in order. A batch that fails is delivered again
+//! until it succeeds: nothing is ever skipped.
+//!
+//! # A consumer in twenty lines
+//!
+//! Stream and leases live in memory here; the lines around the worker are the same for any other.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use shardwell::memory::{MemoryLeaseStore, MemoryStream};
+//! use shardwell::{Batch, InitialPosition, Outcome, ProcessError, RecordProcessor, SystemEnv, Worker, async_trait};
+//!
+//! struct Print;
+//!
+//! #[async_trait]
+//! impl RecordProcessor for Print {
+//!     async fn process(&mut self, batch: &Batch) -> Result<Outcome, ProcessError> {
+//!         for record in batch {
+//!             println!("{}: {}", batch.lane().shard, std::str::from_utf8(&record.data)?);
+//!         }
+//!         Ok(Outcome::Done)
+//!     }
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let stream = MemoryStream::create(Arc::new(SystemEnv::new()?), "flights", 4)?;
+//!     stream.append("N14228", "EWR to IAH")?;
+//!
+//!     let worker = Worker::builder("delays", stream, MemoryLeaseStore::new(), |_lane| Print)
+//!         .initial_position(InitialPosition::TrimHorizon)
+//!         .build()?;
+//!     // A service gives `tokio::signal::ctrl_c()` here.
+//!     let stop = std::future::ready(());
+//!     Ok(worker.run_until(stop).await?)
+//! }
+//! ```
+//!
+//! On AWS the stream is a `KinesisStream`, made from an SDK client that you have configured, and the leases are in a
+//! file that all processes of the machine share:
+//!
+//! ```no_run
+//! # use shardwell::{Batch, Outcome, ProcessError, RecordProcessor, Worker, async_trait};
+//! # struct Print;
+//! # #[async_trait]
+//! # impl RecordProcessor for Print {
+//! #     async fn process(&mut self, _: &Batch) -> Result<Outcome, ProcessError> { Ok(Outcome::Done) }
+//! # }
+//! # #[cfg(all(feature = "aws", feature = "sqlite"))]
+//! # async fn demo(client: shardwell::aws::aws_sdk_kinesis::Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let stream = shardwell::aws::KinesisStream::new(&client, "flights");
+//! let leases = shardwell::sqlite::SqliteLeaseStore::open("leases.db", "delays").await?;
+//! Worker::builder("delays", stream, leases, |_lane| Print).build()?.run().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What to know before production
+//!
+//! - **At least once.** After a crash, what was done since the last checkpoint is delivered again, up to a third of
+//!   [`lease_duration`](WorkerBuilder::lease_duration). Write to your sink so that a second time does no harm: by a key
+//!   of the record, or by its [`position`](UserRecord::position), which is unique in its shard.
+//! - **Where it starts.** A new application starts at the newest record (`LATEST`), as the KCL does. To read what is
+//!   there, set [`initial_position`](WorkerBuilder::initial_position).
+//! - **Errors.** A plain `?` in a processor is fine: the batch comes again after a backoff. A record that can never
+//!   succeed therefore stops its shard, loudly: see `failures` and `last_error` in [`ShardStatus`], and watch the
+//!   iterator age.
+//! - **Stopping.** [`Worker::run_until`] and [`WorkerHandle::shutdown`] let running batches finish, store the
+//!   checkpoints and release the leases: nothing is delivered twice, and other processes take over at once.
+//! - **Blocking.** A processor may block its thread. Leases are renewed elsewhere, so that costs throughput and never a
+//!   lease.
+//! - **Looking at it.** [`WorkerHandle::status`] says for each shard what it does and why it is not being read; the
+//!   command `shardwell leases list` shows a lease table; [`metric_names`] has the metrics, recorded through the
+//!   [`metrics`] facade; spans and events go through `tracing`. No log line holds a payload or a partition key.
+//!
+//! # Features
+//!
+//! | feature | default | what |
+//! |---|---|---|
+//! | `aws` | yes | `shardwell::aws`: Amazon Kinesis, on the AWS SDK |
+//! | `sqlite` | yes | `shardwell::sqlite`: the lease table in a file, for all processes of one machine |
+//! | `local` | no | `shardwell::local`: an engine that speaks the Kinesis protocol on loopback, for tests and trying things out |
+//! | `cli` | no | the command `shardwell` (`local`, `leases list`, `leases reset`) |
+//!
+//! # Where to go next
+//!
+//! | to | look at |
+//! |---|---|
+//! | see all of it work on your machine | the example `quickstart` |
+//! | write a processor | [`RecordProcessor`], [`Batch`], [`Outcome`] |
+//! | tune a worker | [`WorkerBuilder`]: every setting with its default and what too small and too large do |
+//! | checkpoint by hand | [`CheckpointMode`], [`Checkpointer`] |
+//! | run, pause, stop and watch it | [`WorkerHandle`], [`WorkerStatus`] |
+//! | bring a stream or a lease table of your own | [`Stream`], [`LeaseStore`], and the conformance suites in [`core`] |
+//! | test with time under control | [`Env`] |
+
+#![warn(missing_docs)]
+
+pub use async_trait::async_trait;
+/// The facade that all metrics are recorded through. Install a recorder for this very version of it, or nothing is seen.
+pub use metrics;
+
+pub use shardwell_consumer::metrics as metric_names;
+#[doc(inline)]
+pub use shardwell_consumer::{
+    Batch, BuildError, CheckpointError, CheckpointMode, Checkpointer, DataLoss, InitialPosition, LaneContext,
+    OnDataLoss, Outcome, ProcessError, RecordProcessor, ShardState, ShardStatus, Start, Worker, WorkerBuilder,
+    WorkerError, WorkerHandle, WorkerPhase, WorkerStatus,
+};
+
+/// The model, the decisions and the seams, all of them: for who implements a seam. The feature `testing` of that crate
+/// has a conformance suite for each.
+pub use shardwell_core as core;
+#[doc(inline)]
+pub use shardwell_core::memory;
+#[doc(inline)]
+pub use shardwell_core::{
+    BoxError, Bytes, Checkpoint, ChildShard, Env, EnvExt, ExtendedSequenceNumber, HashKeyRange, InvalidSequenceNumber,
+    Lease, LeaseKey, LeaseListing, LeaseStore, PartitionKey, Placed, PutEntry, PutError, PutErrorKind, PutResult,
+    ReadLimits, RetryPolicy, SequenceNumber, Shard, ShardFilter, ShardId, StartPosition, StoreError, StoreErrorKind,
+    Stream, StreamDescription, StreamError, StreamErrorKind, StreamIdentity, StreamStatus, StreamWriter, SystemEnv,
+    Timestamp, UserRecord, WorkerId,
+};
+
+#[cfg(feature = "aws")]
+#[doc(inline)]
+pub use shardwell_aws as aws;
+#[cfg(feature = "local")]
+#[doc(inline)]
+pub use shardwell_local as local;
+#[cfg(feature = "sqlite")]
+#[doc(inline)]
+pub use shardwell_sqlite as sqlite;

@@ -1,1 +1,9 @@
-fn main() {}
+//! The command `shardwell`: a local engine for development, and a look at lease tables.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -7,7 +7,7 @@ use futures_util::stream::{self, FuturesUnordered};
 use metrics::gauge;
 use shardwell_core::leasing::{Observations, claimable};
 use shardwell_core::{Assignment, Conditional, EnvExt, Lease, Place, StoreError, Task};
-use tracing::{info, warn};
+use tracing::{Instrument, info, warn};
 
 use super::{HeldLease, Stop, hold};
 use crate::metrics::LEASES_HELD;
@@ -30,7 +30,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         match claim(&shared, &mut observations).await {
             Ok(taken) => {
                 for lease in taken {
-                    holding.push(shared.env.spawn(Place::Coordination, hold::hold(shared.clone(), lease)));
+                    holding.push(
+                        shared.env.spawn(Place::Coordination, hold::hold(shared.clone(), lease).in_current_span()),
+                    );
                 }
                 shared.claimed_once();
             }

@@ -8,7 +8,7 @@ use shardwell_core::{
     Assignment, ChildShard, Conditional, EnvExt, Eviction, LeaseMeta, Place, RetryPolicy, StoreError,
 };
 use tokio::sync::oneshot;
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, warn};
 
 use super::{Flush, HeldLease, LeaseGone};
 use crate::records::{self, ConsumerEnd};
@@ -16,8 +16,8 @@ use crate::worker::Shared;
 
 /// Runs the consumer of a lease that was just taken, and does what its end asks for.
 pub(super) async fn hold(shared: Arc<Shared>, lease: Arc<HeldLease>) {
-    let consumer = shared.env.spawn(Place::Pipeline, records::consume(shared.clone(), lease.clone()));
-    let outcome = match consumer.await {
+    let consumer = records::consume(shared.clone(), lease.clone()).in_current_span();
+    let outcome = match shared.env.spawn(Place::Pipeline, consumer).await {
         Ok(ConsumerEnd::ShardEnded { children }) => finish(&shared, &lease, &children).await,
         Ok(ConsumerEnd::Stopped) => release(&shared, &lease).await,
         Ok(ConsumerEnd::LeaseLost) => Err(LeaseGone),

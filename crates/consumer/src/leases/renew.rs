@@ -4,6 +4,7 @@
 //! the counter has one writer. Whoever needs a checkpoint sooner than the next renewal asks for a [`Flush`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use metrics::counter;
@@ -32,7 +33,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut flushes: mpsc::UnboundedReceive
     let mut waiting: Vec<Flush> = Vec::new();
     loop {
         let now = shared.env.now();
-        let due = due(&shared.held.all(), now);
+        let due = due(&shared.held.all(), now, shared.timing.renew_interval() / 10);
         if !due.is_empty() {
             renew(&shared, &due).await;
         }
@@ -72,9 +73,14 @@ fn hurry(shared: &Shared, waiting: &mut Vec<Flush>, flush: Flush) {
     waiting.push(flush);
 }
 
-/// The leases to write now.
-fn due(held: &[Arc<HeldLease>], now: Monotonic) -> Vec<Arc<HeldLease>> {
-    held.iter().filter(|lease| !lease.is_lost() && lease.next_renewal() <= now).cloned().collect()
+/// The leases to write now: if the time of any has come, also those whose time comes soon, so that leases that were taken
+/// together are renewed in one call.
+fn due(held: &[Arc<HeldLease>], now: Monotonic, soon: Duration) -> Vec<Arc<HeldLease>> {
+    let until = |time: Monotonic| held.iter().filter(move |lease| !lease.is_lost() && lease.next_renewal() <= time);
+    match until(now).next() {
+        Some(_) => until(now.plus(soon)).cloned().collect(),
+        None => Vec::new(),
+    }
 }
 
 /// Answers a flush if it can be answered.

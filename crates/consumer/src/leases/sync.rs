@@ -8,7 +8,7 @@ use shardwell_core::{Created, EnvExt, Lease, Shard, ShardFilter, ShardId, Stream
 use tracing::{debug, info, warn};
 
 use super::prepare;
-use crate::worker::{Phase, Shared, WorkerError};
+use crate::worker::{Phase, Shared, WorkerError, with_causes};
 
 /// Syncs now and then for as long as the worker runs, and whenever a shard has ended.
 pub(crate) async fn run(shared: Arc<Shared>) {
@@ -23,8 +23,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
         match again(&shared).await {
             Ok(()) => {}
-            Err(error) if prepare::may_pass(&error) => warn!(%error, "cannot sync shards and leases; trying again"),
-            Err(error) => shared.fail(error),
+            // The checkpoints mean nothing any more. Everything else may be mended while the worker goes on.
+            Err(error @ (WorkerError::StreamRecreated { .. } | WorkerError::StreamDeleted { .. })) => {
+                shared.fail(error);
+            }
+            Err(error) => warn!(error = %with_causes(&error), "cannot sync shards and leases; trying again"),
         }
     }
 }

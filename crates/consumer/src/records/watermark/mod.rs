@@ -63,7 +63,8 @@ impl Progress {
         Self { mode, state: Mutex::new(state) }
     }
 
-    /// Resumes after another checkpoint than the stored one, because the processor said so.
+    /// Resumes after another checkpoint than the stored one, because the processor said so. If that lies behind the stored
+    /// one, nothing is stored until it has been passed: a checkpoint never moves backwards.
     pub(crate) fn resume_from(&self, checkpoint: Checkpoint) {
         let mut state = lock(&self.state);
         state.wanted = checkpoint;
@@ -132,7 +133,7 @@ impl Progress {
     pub(crate) fn to_store(&self, refresh: Duration) -> Option<CheckpointWrite> {
         let state = lock(&self.state);
         let caught_up = state.caught_up_at();
-        let moved = state.wanted != state.stored;
+        let moved = state.wanted > state.stored;
         let stale = caught_up.is_some_and(|now| state.caught_up_stored.is_none_or(|old| now.since(old) >= refresh));
         (moved || stale)
             .then(|| CheckpointWrite { state: caught_up.map(state_of), ..CheckpointWrite::new(state.wanted) })
@@ -141,7 +142,7 @@ impl Progress {
     /// Whether everything that should be stored is.
     pub(crate) fn is_stored(&self) -> bool {
         let state = lock(&self.state);
-        state.wanted == state.stored
+        state.wanted <= state.stored
     }
 
     /// The lease table holds this row.
@@ -247,6 +248,17 @@ mod tests {
         assert_eq!(to_store(&progress), None, "never backwards");
         progress.shard_ended();
         assert_eq!(to_store(&progress), Some(Checkpoint::ShardEnd));
+    }
+
+    #[test]
+    fn a_position_behind_the_stored_checkpoint_is_not_stored() {
+        let progress = progress(CheckpointMode::Automatic);
+        progress.resume_from(Checkpoint::At(position(5)));
+        progress.done(position(9));
+        assert_eq!(to_store(&progress), None);
+        assert!(progress.is_stored());
+        progress.done(position(11));
+        assert_eq!(to_store(&progress), Some(Checkpoint::At(position(11))));
     }
 
     #[test]

@@ -1,0 +1,129 @@
+//! What the command understands, and how it says that something went wrong.
+
+mod confirm;
+mod engine;
+mod list;
+mod reset;
+mod signals;
+mod table;
+mod watch;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Tools for services that consume Amazon Kinesis data streams with shardwell.
+#[derive(Debug, Parser)]
+#[command(
+    name = "shardwell",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "Logs go to standard error; RUST_LOG=info shows more of them."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a Kinesis for development on this machine, until Ctrl-C
+    ///
+    /// Any AWS SDK and the AWS command line can use it. Streams live in memory and are gone when it stops. It checks no
+    /// credentials, so leave it on a loopback address unless you know who can reach it.
+    Local(engine::LocalArgs),
+    /// Look at the lease table of an application, or empty it
+    #[command(subcommand)]
+    Leases(LeasesCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum LeasesCommand {
+    /// Show every lease: shard, state, owner, checkpoint, parents and children
+    ///
+    /// Only reads: the file is neither created nor changed, and workers that use it are not disturbed.
+    List(list::ListArgs),
+    /// Remove every lease of an application, so that it starts again at its initial position
+    ///
+    /// For when a stream was deleted and created again, or all of it is to be processed anew. All checkpoints of the
+    /// application are lost. Stop its workers first: leases that a worker still renews are not removed without --force.
+    Reset(reset::ResetArgs),
+}
+
+/// Where a lease table is.
+#[derive(Args, Debug)]
+struct TableArgs {
+    /// The SQLite file that holds the leases
+    #[arg(long, value_name = "FILE")]
+    sqlite: PathBuf,
+}
+
+/// Parses the arguments and runs the command: exit code 0, 1 for an error, 2 for arguments that make no sense.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", sentence(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The error and its causes in one sentence, without the causes that repeat what was said before.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+fn run(command: Command) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("the system refuses a thread")?;
+    runtime.block_on(async {
+        match command {
+            Command::Local(args) => engine::run(&args).await,
+            Command::Leases(LeasesCommand::List(args)) => list::run(&args).await,
+            Command::Leases(LeasesCommand::Reset(args)) => reset::run(&args).await,
+        }
+    })
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::{Cli, sentence};
+
+    #[test]
+    fn an_error_is_one_sentence_that_repeats_nothing() {
+        let error = anyhow::anyhow!("file is not a database").context("(26) file is not a database").context("cannot");
+        assert_eq!(sentence(&error), "cannot: (26) file is not a database");
+    }
+
+    #[test]
+    fn the_arguments_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+}

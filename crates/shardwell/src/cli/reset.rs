@@ -1,0 +1,112 @@
+//! `shardwell leases reset`: an application forgets how far it was.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use shardwell::sqlite::SqliteLeaseStore;
+use shardwell::{LeaseListing, LeaseStore, SystemEnv, WorkerId};
+
+use super::confirm::confirm;
+use super::list::ensure_known;
+use super::table::count;
+use super::watch::Verdict;
+use super::{TableArgs, watch};
+
+#[derive(Args, Debug)]
+pub(super) struct ResetArgs {
+    #[command(flatten)]
+    table: TableArgs,
+    /// The application
+    #[arg(long, value_name = "NAME")]
+    application: String,
+    /// The stream that it reads, by name
+    #[arg(long, value_name = "NAME")]
+    stream: String,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Remove the leases even while a worker renews them, or if there is no record of the stream
+    ///
+    /// A worker that runs meanwhile loses its leases, takes new ones at its initial position, and processes everything
+    /// from there again.
+    #[arg(long)]
+    force: bool,
+}
+
+/// The KCL's default, for a table that no worker has written its settings to.
+const DEFAULT_LEASE_DURATION: Duration = Duration::from_secs(10);
+
+/// Looks, asks, removes.
+pub(super) async fn run(args: &ResetArgs) -> Result<()> {
+    let known = SqliteLeaseStore::applications(&args.table.sqlite).await?;
+    ensure_known(&args.application, &known)?;
+    // Only now: opening for writing would create a missing file.
+    let store = SqliteLeaseStore::open(&args.table.sqlite, &args.application).await?;
+    let listing = store.leases().await?;
+    let recorded = store.stream_identity(&args.stream).await?;
+    if recorded.is_none() && listing.leases.is_empty() && listing.unreadable.is_empty() {
+        bail!("application `{}` has no leases and no record of a stream `{}`", args.application, args.stream);
+    }
+    if recorded.is_none() && !args.force {
+        // With a slip in the name the leases would go, and the record that stops the workers would stay.
+        bail!(
+            "application `{}` has no record of a stream `{}`; check the name, or remove the leases all the same with \
+             --force",
+            args.application,
+            args.stream
+        );
+    }
+    if !args.force {
+        refuse_while_alive(&store, &args.application).await?;
+    }
+    if !args.yes && !confirm(&question(args, &listing))? {
+        bail!("not confirmed, so nothing was removed");
+    }
+    let removed = remove(&store, &args.stream).await?;
+    println!(
+        "Removed {} of application `{}`; it starts again at its initial position.",
+        count(removed),
+        args.application
+    );
+    Ok(())
+}
+
+fn question(args: &ResetArgs, listing: &LeaseListing) -> String {
+    let leases = count(listing.leases.len() + listing.unreadable.len());
+    format!("Remove {leases} of application `{}`, with all of their checkpoints?", args.application)
+}
+
+async fn refuse_while_alive(store: &SqliteLeaseStore, application: &str) -> Result<()> {
+    let env = SystemEnv::new().context("the system refuses a thread")?;
+    let settings = store.fleet_settings().await?;
+    let duration = settings.map_or(DEFAULT_LEASE_DURATION, |settings| settings.lease_duration);
+    let waiting = |listing: &LeaseListing| {
+        let owned = listing.leases.iter().filter(|lease| lease.actual_owner().is_some()).count();
+        let owned = count(owned);
+        eprintln!("{owned} owned by workers; watching for {duration:?} whether those are alive ...");
+    };
+    match watch::until_decided(&env, store, duration, waiting).await? {
+        Verdict::Lives(worker) => bail!(refusal(application, &worker)),
+        Verdict::NobodyLives | Verdict::Undecided => Ok(()),
+    }
+}
+
+fn refusal(application: &str, worker: &WorkerId) -> String {
+    format!(
+        "worker {worker} of application `{application}` is alive; stop all workers of the application first, or \
+         remove their leases all the same with --force"
+    )
+}
+
+/// Removes the leases, then the record of the stream: if this ends in between, a worker still refuses to start on a
+/// stream that was created again, and a second attempt does the rest.
+async fn remove(store: &dyn LeaseStore, stream: &str) -> Result<usize> {
+    let listing = store.leases().await?;
+    let keys: Vec<_> = listing.leases.iter().map(|lease| &lease.key).chain(&listing.unreadable).collect();
+    for key in &keys {
+        store.delete_lease(key).await?;
+    }
+    store.delete_stream_identity(stream).await?;
+    Ok(keys.len())
+}

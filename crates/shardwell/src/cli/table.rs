@@ -1,0 +1,125 @@
+//! A lease table for people.
+
+use comfy_table::presets::UTF8_BORDERS_ONLY;
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+use shardwell::{Checkpoint, Lease, ShardId};
+
+use super::list::{Application, State};
+
+const HEADER: [&str; 8] = ["shard", "state", "owner", "counter", "checkpoint", "parents", "children", "KiB/s"];
+
+/// One application: a heading, its leases, and what could not be read.
+pub(super) fn render(application: &Application, full: bool) -> String {
+    let leases = &application.listing.leases;
+    let settings = application.settings.as_ref().map(|settings| format!(", {settings}")).unwrap_or_default();
+    let mut text = format!("Application {}: {}{settings}\n", application.name, count(leases.len()));
+    if !leases.is_empty() {
+        let mut table = Table::new();
+        table.load_style(UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Disabled).set_header(HEADER);
+        for lease in leases {
+            table.add_row(row(lease, leases, full));
+        }
+        text.push_str(&format!("{table}\n"));
+    }
+    for key in &application.listing.unreadable {
+        text.push_str(&format!("The row of lease {key} cannot be read: written by something newer, or damaged.\n"));
+    }
+    text
+}
+
+/// `3 leases`, and so on.
+pub(super) fn count(leases: usize) -> String {
+    match leases {
+        0 => "no leases".to_owned(),
+        1 => "1 lease".to_owned(),
+        n => format!("{n} leases"),
+    }
+}
+
+fn row(lease: &Lease, all: &[Lease], full: bool) -> Vec<Cell> {
+    let shards = |shards: &mut dyn Iterator<Item = &ShardId>| {
+        Cell::new(shards.map(ShardId::as_str).collect::<Vec<_>>().join("\n"))
+    };
+    let number = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+    vec![
+        Cell::new(lease.shard.as_str()),
+        Cell::new(State::of(lease, all).name()),
+        Cell::new(owner(lease)),
+        number(lease.counter.to_string()),
+        Cell::new(checkpoint(lease.checkpoint, full)),
+        shards(&mut lease.parents.iter()),
+        shards(&mut lease.children.iter()),
+        number(lease.throughput_kbps.map(|rate| format!("{rate:.1}")).unwrap_or_default()),
+    ]
+}
+
+/// During a handoff, who has it and who is to have it.
+fn owner(lease: &Lease) -> String {
+    match (&lease.checkpoint_owner, &lease.owner) {
+        (Some(from), Some(to)) => format!("{from}\n-> {to}"),
+        (Some(owner), None) | (None, Some(owner)) => owner.to_string(),
+        (None, None) => "-".to_owned(),
+    }
+}
+
+/// The digits that are kept of a long sequence number: those that tell the stream and time, and those that tell records
+/// apart.
+const HEAD: usize = 8;
+const TAIL: usize = 16;
+
+fn checkpoint(checkpoint: Checkpoint, full: bool) -> String {
+    let Checkpoint::At(position) = checkpoint else { return checkpoint.to_string() };
+    let digits = position.sequence_number.to_string();
+    let digits = if full { digits } else { shortened(&digits) };
+    match position.sub_sequence_number {
+        0 => digits,
+        sub => format!("{digits}/{sub}"),
+    }
+}
+
+/// ASCII digits with their middle left out, where that saves anything.
+fn shortened(digits: &str) -> String {
+    match (digits.get(..HEAD), digits.len().checked_sub(TAIL).and_then(|from| digits.get(from..))) {
+        (Some(head), Some(tail)) if digits.len() > HEAD + TAIL + 3 => format!("{head}...{tail}"),
+        _ => digits.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shardwell::core::FleetSettings;
+    use shardwell::{ExtendedSequenceNumber, LeaseListing};
+
+    use super::*;
+
+    const LONG: &str = "49590338271490256608559692538361571095921575989136588898";
+
+    fn at(number: &str, sub: u64) -> Checkpoint {
+        Checkpoint::At(ExtendedSequenceNumber::new(number.parse().expect("digits"), sub))
+    }
+
+    #[test]
+    fn long_sequence_numbers_keep_both_ends_unless_all_is_wanted() {
+        assert_eq!(checkpoint(at(LONG, 0), false), "49590338...1575989136588898");
+        assert_eq!(checkpoint(at(LONG, 7), true), format!("{LONG}/7"));
+        assert_eq!(checkpoint(at("1234", 7), false), "1234/7");
+        assert_eq!(checkpoint(Checkpoint::TrimHorizon, false), "TRIM_HORIZON");
+    }
+
+    #[test]
+    fn a_table_shows_every_lease_and_reports_what_it_cannot_read() {
+        let mut one = Lease::new("shardId-000000000000".into(), at("42", 0));
+        one.owner = Some("new".into());
+        one.checkpoint_owner = Some("old".into());
+        one.throughput_kbps = Some(12.34);
+        one.children = ["shardId-000000000001".into(), "shardId-000000000002".into()].into();
+        let listing = LeaseListing { leases: vec![one], unreadable: vec!["shardId-000000000009".into()] };
+        let settings = Some(FleetSettings::new(std::time::Duration::from_secs(10)));
+        let text = render(&Application { name: "delays".to_owned(), settings, listing }, false);
+        for part in ["Application delays: 1 lease, lease duration 10s", "handing over", "old", "-> new", "42", "12.3"] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert!(text.contains("shardId-000000000002"));
+        assert!(text.contains("shardId-000000000009 cannot be read"));
+    }
+}

@@ -1,0 +1,82 @@
+//! The input: a file with a flight in each line, as JSON, plain or gzipped.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use flate2::bufread::MultiGzDecoder;
+use serde::Deserialize;
+use shardwell::{Bytes, PartitionKey, PutEntry};
+
+/// A flight that left New York City; the fields that are used here.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Flight<'a> {
+    /// The carrier's code, such as `UA`.
+    #[serde(borrow)]
+    pub(crate) carrier: Cow<'a, str>,
+    /// The flight number.
+    flight: u32,
+    /// The tail number of the aircraft; not known of every flight.
+    #[serde(borrow)]
+    tailnum: Option<Cow<'a, str>>,
+    /// Minutes of delay at departure, negative if early; none for a cancelled flight.
+    pub(crate) dep_delay: Option<i64>,
+}
+
+impl<'a> Flight<'a> {
+    /// Reads one line.
+    pub(crate) fn parse(line: &'a [u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(line)
+    }
+
+    /// The aircraft, so that all its flights stay in order; where it is not known, carrier and flight number.
+    fn partition_key(&self) -> PartitionKey {
+        match &self.tailnum {
+            Some(tailnum) if !tailnum.is_empty() => tailnum.as_ref().into(),
+            _ => format!("{}{}", self.carrier, self.flight).into(),
+        }
+    }
+}
+
+/// Opens a file of flights; one that begins like gzip is unpacked on the way.
+pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead>> {
+    let cannot = || format!("cannot read {}", path.display());
+    let mut file = BufReader::with_capacity(1 << 16, File::open(path).with_context(cannot)?);
+    let is_gzip = file.fill_buf().with_context(cannot)?.starts_with(&[0x1f, 0x8b]);
+    Ok(if is_gzip { Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(file))) } else { Box::new(file) })
+}
+
+/// The whole file, as records that are ready to be put. Their payloads share one buffer.
+pub(crate) fn entries(path: &Path) -> Result<Vec<PutEntry>> {
+    let mut content = Vec::new();
+    open(path)?.read_to_end(&mut content).with_context(|| format!("cannot read {}", path.display()))?;
+    let content = Bytes::from(content);
+    let mut entries = Vec::new();
+    for (number, line) in content.split(|byte| *byte == b'\n').enumerate() {
+        if line.is_empty() {
+            continue;
+        }
+        let flight = Flight::parse(line).with_context(|| format!("{}, line {}", path.display(), number + 1))?;
+        entries.push(PutEntry::new(flight.partition_key(), content.slice_ref(line)));
+    }
+    ensure!(!entries.is_empty(), "{} holds no flights", path.display());
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Flight;
+
+    fn key(line: &str) -> String {
+        Flight::parse(line.as_bytes()).expect("a flight").partition_key().to_string()
+    }
+
+    #[test]
+    fn the_key_is_the_aircraft_where_it_is_known() {
+        assert_eq!(key(r#"{"carrier":"UA","flight":1545,"tailnum":"N14228","dep_delay":2}"#), "N14228");
+        assert_eq!(key(r#"{"carrier":"UA","flight":1545,"tailnum":null,"dep_delay":null}"#), "UA1545");
+        assert_eq!(key(r#"{"carrier":"UA","flight":1545,"tailnum":""}"#), "UA1545");
+    }
+}
