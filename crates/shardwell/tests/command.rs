@@ -120,7 +120,7 @@ fn help_names_the_commands_and_what_they_are_for() {
         assert!(local.contains(option), "{option} is not in\n{local}");
     }
     let reset = stdout(&run(&["leases", "reset", "--help"]));
-    for option in ["--sqlite", "--application", "--stream", "--yes", "--force"] {
+    for option in ["--sqlite", "--application", "--yes", "--force"] {
         assert!(reset.contains(option), "{option} is not in\n{reset}");
     }
 }
@@ -208,7 +208,7 @@ async fn a_list_neither_creates_nor_changes_a_file() {
 #[tokio::test]
 async fn an_unknown_application_is_an_error_that_names_the_known() {
     let table = Table::new(Duration::from_secs(10)).await;
-    for verb in [&["list"][..], &["reset", "--stream", "flights", "--yes"]] {
+    for verb in [&["list"][..], &["reset", "--yes"]] {
         let mut arguments = vec!["leases"];
         arguments.extend(verb);
         arguments.extend(["--sqlite", table.file(), "--application", "delay"]);
@@ -220,7 +220,7 @@ async fn an_unknown_application_is_an_error_that_names_the_known() {
 
 fn reset_arguments<'a>(table: &'a Table, more: &[&'a str]) -> Vec<&'a str> {
     let mut arguments = vec!["leases", "reset", "--sqlite", table.file()];
-    arguments.extend(["--application", "delays", "--stream", "flights"]);
+    arguments.extend(["--application", "delays"]);
     arguments.extend(more);
     arguments
 }
@@ -236,19 +236,6 @@ async fn a_reset_removes_the_leases_and_the_record_of_the_stream() {
     let again = run(&reset_arguments(&table, &["--yes"]));
     assert_code(&again, 1);
     assert!(stderr(&again).contains("has no leases"), "{}", stderr(&again));
-}
-
-#[tokio::test]
-async fn a_reset_with_a_slip_in_the_streams_name_removes_nothing() {
-    let table = Table::new(Duration::from_secs(10)).await;
-    let arguments = ["leases", "reset", "--sqlite", table.file(), "--application", "delays", "--stream", "flight"];
-    let reset = run(&[&arguments[..], &["--yes"]].concat());
-    assert_code(&reset, 1);
-    assert!(stderr(&reset).contains("no record of a stream `flight`"), "{}", stderr(&reset));
-    assert_eq!(table.lease_count().await, 2);
-    assert_code(&run(&[&arguments[..], &["--yes", "--force"]].concat()), 0);
-    assert_eq!(table.lease_count().await, 0);
-    assert!(table.knows_stream().await, "another stream's record is not touched");
 }
 
 #[tokio::test]

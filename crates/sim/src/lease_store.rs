@@ -182,6 +182,10 @@ impl LeaseStore for FaultyLeaseStore {
         self.call("stream_identity", self.inner.stream_identity(name)).await
     }
 
+    async fn stream_identities(&self) -> Result<Vec<StreamIdentity>, StoreError> {
+        self.call("stream_identities", self.inner.stream_identities()).await
+    }
+
     async fn record_stream_identity(&self, identity: &StreamIdentity) -> Result<Created, StoreError> {
         self.call("record_stream_identity", self.inner.record_stream_identity(identity)).await
     }

@@ -112,6 +112,9 @@ pub(crate) const REPLACE_SETTINGS: &str =
 pub(crate) const STREAM: &str =
     "SELECT name, arn, created_at_millis FROM shardwell_streams WHERE application = ?1 AND name = ?2";
 
+pub(crate) const STREAMS: &str =
+    "SELECT name, arn, created_at_millis FROM shardwell_streams WHERE application = ?1 ORDER BY name";
+
 pub(crate) const RECORD_STREAM: &str = "INSERT INTO shardwell_streams (application, name, arn, created_at_millis) \
      VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
 
@@ -236,6 +239,7 @@ mod tests {
             CREATE_SETTINGS,
             REPLACE_SETTINGS,
             STREAM,
+            STREAMS,
             RECORD_STREAM,
             DELETE_STREAM,
             APPLICATIONS,

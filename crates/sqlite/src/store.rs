@@ -394,6 +394,10 @@ impl LeaseStore for SqliteLeaseStore {
         self.read_one("reading a stream's identity", query, row::stream_identity).await
     }
 
+    async fn stream_identities(&self) -> Result<Vec<StreamIdentity>, StoreError> {
+        self.read_all("reading the streams' identities", self.query(sql::STREAMS), row::stream_identity).await
+    }
+
     async fn record_stream_identity(&self, identity: &StreamIdentity) -> Result<Created, StoreError> {
         let query = self.query(sql::RECORD_STREAM).bind(identity.name.clone()).bind(identity.arn.clone());
         let query = query.bind(identity.created_at.as_millis());

@@ -10,19 +10,21 @@ use crate::ReadLimits;
 /// records held in memory meanwhile) and no more than the shard may hold.
 #[derive(Clone, Debug)]
 pub struct ReadSizer {
-    /// The mean weight of a record, moving.
-    mean_bytes: f64,
+    /// The mean weight of a record, overhead included, moving: what counts against the share.
+    mean_weight: f64,
+    /// The mean payload of a record, moving: what counts against the pace.
+    mean_payload: f64,
     /// Records in one read at most.
     max_records: usize,
-    /// What a read should weigh.
-    target_bytes: usize,
+    /// The payload that a read should have.
+    target_payload: f64,
 }
 
-/// What a read weighs where no pace says otherwise: large enough that the cost of a call does not matter, small enough
+/// The payload of a read where no pace says otherwise: large enough that the cost of a call does not matter, small enough
 /// that one read for each of many shards fits in memory.
-const TARGET_BYTES: usize = 512 * 1024;
+const UNPACED_PAYLOAD: f64 = 256.0 * 1024.0;
 
-/// What a record is taken to weigh before any was seen.
+/// What a record is taken to weigh, and to carry, before any was seen.
 const FIRST_GUESS_BYTES: f64 = 1024.0;
 
 /// The weight of the newest read in the mean.
@@ -31,33 +33,36 @@ const LEARNING_RATE: f64 = 0.3;
 impl ReadSizer {
     /// A sizer for a shard with these limits.
     pub fn new(limits: &ReadLimits) -> Self {
-        let sustainable = match (limits.bytes_per_second, limits.reads_per_second) {
-            (Some(bytes), Some(reads)) => (bytes / reads) as usize,
-            (Some(_) | None, None) | (None, Some(_)) => TARGET_BYTES,
+        let target_payload = match (limits.bytes_per_second, limits.reads_per_second) {
+            (Some(bytes), Some(reads)) => bytes / reads,
+            (Some(_) | None, None) | (None, Some(_)) => UNPACED_PAYLOAD,
         };
         Self {
-            mean_bytes: FIRST_GUESS_BYTES,
+            mean_weight: FIRST_GUESS_BYTES,
+            mean_payload: FIRST_GUESS_BYTES,
             max_records: limits.records_per_read.max(1),
-            target_bytes: sustainable.clamp(1, TARGET_BYTES),
+            target_payload,
         }
     }
 
     /// How many records to ask for when the shard may hold `share` bytes; at least 1.
     pub fn limit(&self, share: usize) -> usize {
-        let bytes = self.target_bytes.min(share) as f64;
-        ((bytes / self.mean_bytes) as usize).clamp(1, self.max_records)
+        let by_pace = self.target_payload / self.mean_payload.max(1.0);
+        let by_share = share as f64 / self.mean_weight.max(1.0);
+        (by_pace.min(by_share) as usize).clamp(1, self.max_records)
     }
 
     /// What an answer with `limit` records is expected to weigh.
     pub fn expected(&self, limit: usize) -> usize {
-        (limit as f64 * self.mean_bytes).ceil() as usize
+        (limit as f64 * self.mean_weight).ceil() as usize
     }
 
-    /// Learns from an answer.
-    pub fn observe(&mut self, records: usize, bytes: usize) {
+    /// Learns from an answer: how many records, their payload, and their weight.
+    pub fn observe(&mut self, records: usize, payload: usize, weight: usize) {
         if records > 0 {
-            let mean = bytes as f64 / records as f64;
-            self.mean_bytes += LEARNING_RATE * (mean - self.mean_bytes);
+            let learn = |mean: &mut f64, sum: usize| *mean += LEARNING_RATE * (sum as f64 / records as f64 - *mean);
+            learn(&mut self.mean_payload, payload);
+            learn(&mut self.mean_weight, weight);
         }
     }
 }
@@ -75,11 +80,11 @@ mod tests {
     fn reads_follow_the_pace_and_the_share() {
         let mut sizer = ReadSizer::new(&ReadLimits::POLLING);
         for _ in 0..50 {
-            sizer.observe(1000, 400_000);
+            sizer.observe(1000, 200_000, 400_000);
         }
         let sustainable = 2 * 1024 * 1024 / 5;
-        assert!((sustainable / 400 - 2..=sustainable / 400).contains(&sizer.limit(usize::MAX)));
-        assert!((99..=100).contains(&sizer.limit(40_000)));
+        assert!((sustainable / 200 - 1..=sustainable / 200).contains(&sizer.limit(usize::MAX)), "by payload");
+        assert!((99..=100).contains(&sizer.limit(40_000)), "by weight");
         assert_eq!(sizer.limit(0), 1, "one record always");
         assert!(sizer.expected(100).abs_diff(40_000) < 10);
     }
@@ -88,7 +93,7 @@ mod tests {
     fn the_services_limit_holds() {
         let mut sizer = ReadSizer::new(&ReadLimits::NONE);
         for _ in 0..50 {
-            sizer.observe(10, 10);
+            sizer.observe(10, 10, 2000);
         }
         assert_eq!(sizer.limit(usize::MAX), 10_000);
     }

@@ -105,8 +105,11 @@ pub trait LeaseStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
         settings: &FleetSettings,
     ) -> Result<bool, StoreError>;
 
-    /// Who the stream of this name was when its leases were created.
+    /// Who the stream of this name was when its leases were created. Consistent.
     async fn stream_identity(&self, name: &str) -> Result<Option<StreamIdentity>, StoreError>;
+
+    /// Every stream that is remembered, ordered by name.
+    async fn stream_identities(&self) -> Result<Vec<StreamIdentity>, StoreError>;
 
     /// Remembers who a stream is, unless its name is taken.
     async fn record_stream_identity(&self, identity: &StreamIdentity) -> Result<Created, StoreError>;

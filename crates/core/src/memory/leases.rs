@@ -183,6 +183,10 @@ impl LeaseStore for MemoryLeaseStore {
         Ok(self.table().streams.get(name).cloned())
     }
 
+    async fn stream_identities(&self) -> Result<Vec<StreamIdentity>, StoreError> {
+        Ok(self.table().streams.values().cloned().collect())
+    }
+
     async fn record_stream_identity(&self, identity: &StreamIdentity) -> Result<Created, StoreError> {
         let mut table = self.table();
         if table.streams.contains_key(&identity.name) {

@@ -20,13 +20,10 @@ pub(super) struct ResetArgs {
     /// The application
     #[arg(long, value_name = "NAME")]
     application: String,
-    /// The stream that it reads, by name
-    #[arg(long, value_name = "NAME")]
-    stream: String,
     /// Do not ask
     #[arg(long)]
     yes: bool,
-    /// Remove the leases even while a worker renews them, or if there is no record of the stream
+    /// Remove the leases even while a worker renews them
     ///
     /// A worker that runs meanwhile loses its leases, takes new ones at its initial position, and processes everything
     /// from there again.
@@ -44,26 +41,13 @@ pub(super) async fn run(args: &ResetArgs) -> Result<()> {
     // Only now: opening for writing would create a missing file.
     let store = SqliteLeaseStore::open(&args.table.sqlite, &args.application).await?;
     let listing = store.leases().await?;
-    let recorded = store.stream_identity(&args.stream).await?;
-    if recorded.is_none() && listing.leases.is_empty() && listing.unreadable.is_empty() {
-        bail!("application `{}` has no leases and no record of a stream `{}`", args.application, args.stream);
-    }
-    if recorded.is_none() && !args.force {
-        // With a slip in the name the leases would go, and the record that stops the workers would stay.
-        bail!(
-            "application `{}` has no record of a stream `{}`; check the name, or remove the leases all the same with \
-             --force",
-            args.application,
-            args.stream
-        );
-    }
     if !args.force {
         refuse_while_alive(&store, &args.application).await?;
     }
     if !args.yes && !confirm(&question(args, &listing))? {
         bail!("not confirmed, so nothing was removed");
     }
-    let removed = remove(&store, &args.stream).await?;
+    let removed = remove(&store).await?;
     println!(
         "Removed {} of application `{}`; it starts again at its initial position.",
         count(removed),
@@ -99,14 +83,16 @@ fn refusal(application: &str, worker: &WorkerId) -> String {
     )
 }
 
-/// Removes the leases, then the record of the stream: if this ends in between, a worker still refuses to start on a
+/// Removes the leases, then the records of who the streams were: if this ends in between, a worker still refuses to start on a
 /// stream that was created again, and a second attempt does the rest.
-async fn remove(store: &dyn LeaseStore, stream: &str) -> Result<usize> {
+async fn remove(store: &dyn LeaseStore) -> Result<usize> {
     let listing = store.leases().await?;
     let keys: Vec<_> = listing.leases.iter().map(|lease| &lease.key).chain(&listing.unreadable).collect();
     for key in &keys {
         store.delete_lease(key).await?;
     }
-    store.delete_stream_identity(stream).await?;
+    for stream in store.stream_identities().await? {
+        store.delete_stream_identity(&stream.name).await?;
+    }
     Ok(keys.len())
 }

@@ -172,7 +172,8 @@ impl Fetch {
         }
         let records = user_records(read.records, self.from);
         let weight = records.iter().map(UserRecord::weight).sum();
-        self.sizer.observe(records.len(), weight);
+        let payload = records.iter().map(|record| record.data.len()).sum();
+        self.sizer.observe(records.len(), payload, weight);
         reserved.settle(weight);
         let behind_latest = read.behind_latest;
         Ok((!records.is_empty()).then_some(Fetched::Records { records, behind_latest }))

@@ -110,6 +110,7 @@ async fn stream_identities_are_remembered<S: LeaseStore + ?Sized>(store: &S) {
     assert_eq!(store.record_stream_identity(&first).await.expect("an answer"), Created::New);
     assert_eq!(store.record_stream_identity(&other).await.expect("an answer"), Created::New);
     assert_eq!(store.record_stream_identity(&again).await.expect("an answer"), Created::Existed);
+    assert_eq!(store.stream_identities().await.expect("an answer"), [first.clone(), other.clone()], "by name");
     assert_eq!(store.stream_identity("flights").await.expect("an answer"), Some(first));
     store.delete_stream_identity("flights").await.expect("forgotten");
     store.delete_stream_identity("flights").await.expect("gone already is fine");
