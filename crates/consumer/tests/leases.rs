@@ -44,7 +44,10 @@ async fn a_lease_that_is_asked_for_is_handed_over_with_everything_that_is_done()
         .await;
     world.env.sleep(millis(50)).await;
     let lease = world.lease(key.as_str()).await.expect("still there");
-    assert_eq!((lease.owner.as_ref().map(|o| o.as_str()), lease.checkpoint_owner), (Some("new"), None));
+    assert_eq!(
+        (lease.owner.as_ref().map(shardwell_core::WorkerId::as_str), lease.checkpoint_owner),
+        (Some("new"), None)
+    );
     let new = world.start(world.builder("new", &SimEnv::new(2, START)).batch_records(5));
     worker.stop().await.expect("a clean stop");
     world.until_all_seen(secs(400)).await;

@@ -1,4 +1,4 @@
-//! The conformance suite of [`LeaseStore`](crate::LeaseStore).
+//! The conformance suite of [`LeaseStore`].
 //!
 //! A crate that implements the seam runs [`exercise`] in a test of its own, once on the value and once on
 //! `Arc<dyn LeaseStore>`:
