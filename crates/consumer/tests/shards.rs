@@ -65,6 +65,35 @@ async fn children_start_when_all_their_parents_are_done() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_merged_child_waits_for_a_parent_that_has_no_lease_yet() {
+    let world = World::new(2);
+    let slow = open_shards(&world)[1].hash_key_range;
+    let world = world.with_script(move |record, _, _| {
+        let key = record.partition_key.as_ref().expect("a key").as_str().as_bytes().to_vec();
+        Reaction::Take(if slow.contains(shardwell_core::hash_key(&key)) { millis(200) } else { millis(1) })
+    });
+    world.put(100, 30);
+    let worker = world.start(world.builder("w", &SimEnv::new(1, START)).batch_records(1));
+    world.until("it works", secs(5), || world.log.distinct() > 3).await;
+    // 1 becomes 2 and 3; 0 and 2 become 4, while 1 is read slowly and 0 is done soon.
+    split(&world, &open_shards(&world)[1]);
+    world.put(100, 30);
+    world.stream.merge(&"shardId-000000000000".into(), &"shardId-000000000002".into()).expect("they merge");
+    world.put(100, 30);
+    world.until_all_seen(secs(300)).await;
+    world.log.assert_key_order();
+    let events = world.log.events();
+    let started = events
+        .iter()
+        .position(|event| matches!(event, Event::Initialized { shard, .. } if shard == "shardId-000000000004"));
+    for parent in ["shardId-000000000000", "shardId-000000000002"] {
+        let ended = Event::ShardEnded { shard: parent.to_owned() };
+        assert!(events.iter().position(|event| *event == ended) < started, "{parent} ends before its child starts");
+    }
+    worker.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(start_paused = true)]
 async fn finished_leases_go_once_their_children_have_begun() {
     let world = World::new(1);
     world.put(10, 5);

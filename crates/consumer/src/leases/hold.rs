@@ -3,9 +3,9 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use shardwell_core::leasing::child_leases;
+use shardwell_core::leasing::{awaits_parent_lease, child_leases};
 use shardwell_core::{
-    Assignment, ChildShard, Conditional, EnvExt, Eviction, LeaseMeta, Place, RetryPolicy, StoreError,
+    Assignment, ChildShard, Conditional, EnvExt, Eviction, Lease, LeaseKey, LeaseMeta, Place, RetryPolicy, ShardFilter,
 };
 use tokio::sync::oneshot;
 use tracing::{Instrument, error, info, warn};
@@ -42,6 +42,10 @@ pub(super) async fn hold(shared: Arc<Shared>, lease: Arc<HeldLease>) {
 async fn finish(shared: &Shared, lease: &HeldLease, children: &[ChildShard]) -> Result<(), LeaseGone> {
     let store = &shared.store;
     for child in child_leases(children) {
+        if awaits_parent(shared, lease, &child).await? {
+            info!(child = %child.key, "another parent has no lease yet; its end will create the child's");
+            continue;
+        }
         insist(shared, lease, "create the lease of a child", || store.create_lease(&child)).await?;
     }
     if !children.is_empty() {
@@ -53,6 +57,24 @@ async fn finish(shared: &Shared, lease: &HeldLease, children: &[ChildShard]) -> 
     let released = release(shared, lease).await;
     shared.sync_now.notify_one();
     released
+}
+
+/// Whether a child of a merge must wait for the lease of its other parent. Asks for more than the parents' leases only when
+/// one of them is missing, which is rare.
+async fn awaits_parent(shared: &Shared, lease: &HeldLease, child: &Lease) -> Result<bool, LeaseGone> {
+    let mut all_there = true;
+    for parent in child.parents.iter().filter(|parent| *parent != lease.shard()) {
+        let key = LeaseKey::from(parent);
+        let found = insist(shared, lease, "look for a parent's lease", || shared.store.lease(&key)).await?;
+        all_there &= found.is_some();
+    }
+    if all_there {
+        return Ok(false);
+    }
+    let list = || shared.stream_control.list_shards(ShardFilter::All);
+    let shards = insist(shared, lease, "list the shards", list).await?;
+    let leases = insist(shared, lease, "list the leases", || shared.store.leases()).await?.leases;
+    Ok(awaits_parent_lease(child.parents.iter(), &shards, &leases))
 }
 
 /// Stores what is done and gives the lease to whom it was promised, or to nobody.
@@ -87,25 +109,25 @@ async fn flush(shared: &Shared, lease: &HeldLease) -> Result<(), LeaseGone> {
     stored.await.unwrap_or(Err(LeaseGone))
 }
 
-/// Repeats a write until it has an answer, for as long as the lease is ours.
-async fn insist<T, F, Fut>(shared: &Shared, lease: &HeldLease, what: &str, mut write: F) -> Result<T, LeaseGone>
+/// Repeats a call until it has an answer, for as long as the lease is ours.
+async fn insist<T, E, F, Fut>(shared: &Shared, lease: &HeldLease, what: &str, mut call: F) -> Result<T, LeaseGone>
 where
+    E: std::error::Error,
     F: FnMut() -> Fut,
-    Fut: Future<Output = Result<T, StoreError>> + Send,
+    Fut: Future<Output = Result<T, E>> + Send,
 {
     let retry = RetryPolicy::default().with_initial(shared.timing.renew_retry()).with_cap(shared.timing.duration());
     for failures in 1.. {
         if !lease.may_process(shared.env.now()) {
             break;
         }
-        match shared.bounded(write()).await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => {
-                warn!(lease = %lease.key(), %error, "cannot {what}; trying again");
-                let delay = retry.delay(failures, shared.env.random()).unwrap_or_default();
-                shared.env.sleep(delay).await;
-            }
+        let deadline = shared.env.now().plus(shared.timing.duration());
+        match shared.env.deadline(deadline, call()).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => warn!(lease = %lease.key(), %error, "cannot {what}; trying again"),
+            Err(_) => warn!(lease = %lease.key(), "no answer to the attempt to {what}; trying again"),
         }
+        shared.env.sleep(retry.delay(failures, shared.env.random()).unwrap_or_default()).await;
     }
     Err(LeaseGone)
 }

@@ -7,5 +7,7 @@ mod trust;
 
 pub use claim::{Observations, blocking_parents, claimable};
 pub use cleanup::removable;
-pub use sync::{InitialPosition, child_leases, covers_every_hash_key, first_leases, missing_leases};
+pub use sync::{
+    InitialPosition, awaits_parent_lease, child_leases, covers_every_hash_key, first_leases, missing_leases,
+};
 pub use trust::LeaseTiming;

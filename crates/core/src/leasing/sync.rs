@@ -101,7 +101,8 @@ pub fn missing_leases(all_shards: &[Shard], leases: &[Lease], position: InitialP
     // A child's lease outlives its parents', so one that is missing beside a finished parent was never created.
     let finished: BTreeSet<&ShardId> = leases.iter().filter(|l| l.is_finished()).map(|lease| &lease.shard).collect();
     for shard in all_shards.iter().filter(|shard| !walk.with_lease.contains(&shard.id)) {
-        if shard.parents().any(|parent| finished.contains(parent)) {
+        let follows = shard.parents().any(|parent| finished.contains(parent));
+        if follows && !awaits_parent_lease(shard.parents(), all_shards, leases) {
             walk.create.insert(&shard.id, Checkpoint::TrimHorizon);
         }
     }
@@ -166,6 +167,32 @@ impl<'a> Walk<'a> {
         }
         Verdict::Covered
     }
+}
+
+/// Whether any of these parents of a shard has no lease *yet*: the end of some ancestor of it will bring one.
+///
+/// The lease of a child may not be created before: a parent without a lease blocks nobody, so the child of a merge would be
+/// read before a parent whose own parent is still being read. Whoever creates that parent's lease, or finishes it, comes
+/// back to the child. (The KCL retries here until both parents have a lease.)
+pub fn awaits_parent_lease<'a>(
+    parents: impl Iterator<Item = &'a ShardId>,
+    all_shards: &[Shard],
+    leases: &[Lease],
+) -> bool {
+    let has_lease = |id: &ShardId| leases.iter().any(|lease| lease.shard == *id);
+    let find = |id: &ShardId| all_shards.iter().find(|shard| shard.id == *id);
+    let mut seen: BTreeSet<&ShardId> = BTreeSet::new();
+    let mut ancestors: Vec<&ShardId> =
+        parents.filter(|id| !has_lease(id)).filter_map(find).flat_map(Shard::parents).collect();
+    while let Some(id) = ancestors.pop() {
+        if has_lease(id) {
+            return true;
+        }
+        if seen.insert(id) {
+            ancestors.extend(find(id).into_iter().flat_map(Shard::parents));
+        }
+    }
+    false
 }
 
 /// The leases of the children that a shard named at its end: from their beginning, since all before it is done.
@@ -242,6 +269,28 @@ mod tests {
         present[1].checkpoint = Checkpoint::ShardEnd;
         let new = missing_leases(&documented_example(), &present, InitialPosition::Latest);
         assert_eq!(created(&new), [("9", Checkpoint::TrimHorizon), ("10", Checkpoint::TrimHorizon)]);
+    }
+
+    #[test]
+    fn a_merged_child_awaits_the_lease_of_each_parent_that_will_get_one() {
+        // 1 was split into 2 and 3, and 0 and 2 were merged into 4.
+        let shards = vec![
+            shard(0, &[], false),
+            shard(1, &[], false),
+            shard(2, &[1], false),
+            shard(3, &[1], true),
+            shard(4, &[0, 2], true),
+        ];
+        let awaits = |present: &[Lease]| awaits_parent_lease(shards[4].parents(), &shards, present);
+        let mut present = leases(&[0, 1]);
+        present[0].checkpoint = Checkpoint::ShardEnd;
+        assert!(awaits(&present), "1 will bring the lease of 2");
+        assert!(missing_leases(&shards, &present, InitialPosition::TrimHorizon).is_empty());
+        assert!(!awaits(&leases(&[0, 2])), "2 has its lease");
+        assert!(!awaits(&leases(&[0])), "no lease will ever lead to 2");
+        present[1].checkpoint = Checkpoint::ShardEnd;
+        let new = missing_leases(&shards, &present, InitialPosition::TrimHorizon);
+        assert_eq!(created(&new), [("2", Checkpoint::TrimHorizon), ("3", Checkpoint::TrimHorizon)], "4 comes after 2");
     }
 
     #[test]

@@ -1,0 +1,159 @@
+//! What a consuming process did, written so that it survives the death of the process at any moment.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+use std::str::FromStr;
+
+use shardwell_core::{Checkpoint, SequenceNumber, ShardId, Timestamp};
+
+/// A file that one process appends to. Each event is a single write, so it is in the file whole once
+/// [`write`](Self::write) has returned, whatever befalls the process then.
+#[derive(Debug)]
+pub struct EventLog(File);
+
+/// Something that happened in a consuming process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// When, by the wall clock of the machine.
+    pub at: Timestamp,
+    /// In which shard.
+    pub shard: ShardId,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// The processor of the shard was initialized, to resume after this checkpoint.
+    Initialized(Checkpoint),
+    /// The processor handled a record.
+    Record {
+        /// The position of the record.
+        sequence_number: SequenceNumber,
+        /// The running number that it was put with.
+        number: u64,
+        /// Its partition key, which has no space in it.
+        key: String,
+    },
+    /// The processor was told that the lease is lost.
+    LeaseLost,
+    /// The processor was told that the shard is done.
+    ShardEnded,
+    /// The processor was told that the worker stops.
+    ShutdownRequested,
+}
+
+/// A line that is not an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MalformedEvent(String);
+
+impl EventLog {
+    /// Opens a log for appending, and creates it where needed.
+    ///
+    /// # Errors
+    /// When the system refuses the file.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        OpenOptions::new().append(true).create(true).open(path).map(Self)
+    }
+
+    /// Appends an event.
+    ///
+    /// # Errors
+    /// When the system refuses the write.
+    pub fn write(&self, event: &Event) -> io::Result<()> {
+        (&self.0).write_all(format!("{event}\n").as_bytes())
+    }
+
+    /// Everything in a log; nothing if there is no such file. A process may die in the middle of a write, so a last line
+    /// without its end is left out.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds a line that is not an event.
+    pub fn read(path: &Path) -> io::Result<Vec<Event>> {
+        let text = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            read => read?,
+        };
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(|line| line.parse().map_err(io::Error::other)).collect()
+    }
+}
+
+/// One line without its end.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ", self.at.as_millis(), self.shard)?;
+        match &self.kind {
+            EventKind::Initialized(checkpoint) => write!(f, "initialized {}", checkpoint.to_stored().0),
+            EventKind::Record { sequence_number, number, key } => write!(f, "record {sequence_number} {number} {key}"),
+            EventKind::LeaseLost => f.write_str("lease-lost"),
+            EventKind::ShardEnded => f.write_str("shard-ended"),
+            EventKind::ShutdownRequested => f.write_str("shutdown-requested"),
+        }
+    }
+}
+
+impl FromStr for Event {
+    type Err = MalformedEvent;
+
+    fn from_str(line: &str) -> Result<Self, MalformedEvent> {
+        parse(line).ok_or_else(|| MalformedEvent(line.to_owned()))
+    }
+}
+
+fn parse(line: &str) -> Option<Event> {
+    let fields: Vec<&str> = line.split(' ').collect();
+    let [at, shard, kind @ ..] = &fields[..] else { return None };
+    let kind = match kind {
+        ["initialized", checkpoint] => EventKind::Initialized(Checkpoint::from_stored(checkpoint, 0).ok()?),
+        ["record", sequence_number, number, key] => EventKind::Record {
+            sequence_number: sequence_number.parse().ok()?,
+            number: number.parse().ok()?,
+            key: (*key).to_owned(),
+        },
+        ["lease-lost"] => EventKind::LeaseLost,
+        ["shard-ended"] => EventKind::ShardEnded,
+        ["shutdown-requested"] => EventKind::ShutdownRequested,
+        _ => return None,
+    };
+    Some(Event { at: Timestamp::from_millis(at.parse().ok()?), shard: (*shard).into(), kind })
+}
+
+impl fmt::Display for MalformedEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not an event: {:?}", self.0)
+    }
+}
+
+impl std::error::Error for MalformedEvent {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_is_read_back_and_a_torn_one_is_left_out() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("log");
+        assert_eq!(EventLog::read(&path).expect("no file is an empty log"), []);
+        let log = EventLog::open(&path).expect("opened");
+        let kinds = [
+            EventKind::Initialized(Checkpoint::TrimHorizon),
+            EventKind::Record { sequence_number: 49u64.into(), number: 7, key: "key-1".into() },
+            EventKind::LeaseLost,
+            EventKind::ShardEnded,
+            EventKind::ShutdownRequested,
+        ];
+        let events = kinds.map(|kind| Event { at: Timestamp::from_millis(5), shard: "shard".into(), kind });
+        for event in &events {
+            log.write(event).expect("written");
+        }
+        (&log.0).write_all(b"5 shard record 50 8 ke").expect("written");
+        assert_eq!(EventLog::read(&path).expect("read"), events);
+        (&log.0).write_all(b"\n5 shard record x 8 key\n").expect("written");
+        EventLog::read(&path).expect_err("x is no sequence number");
+    }
+}
