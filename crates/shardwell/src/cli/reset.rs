@@ -41,6 +41,12 @@ pub(super) async fn run(args: &ResetArgs) -> Result<()> {
     // Only now: opening for writing would create a missing file.
     let store = SqliteLeaseStore::open(&args.table.sqlite, &args.application).await?;
     let listing = store.leases().await?;
+    if listing.leases.is_empty() && listing.unreadable.is_empty() && store.stream_identities().await?.is_empty() {
+        bail!(
+            "application `{}` has no leases and no record of a stream, so there is nothing to reset",
+            args.application
+        );
+    }
     if !args.force {
         refuse_while_alive(&store, &args.application).await?;
     }
