@@ -2,9 +2,17 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{Event, Reaction, START, World, millis, secs};
-use shardwell_consumer::{OnDataLoss, ShardState, WorkerError};
-use shardwell_core::{Checkpoint, Env, EnvExt, ReadLimits, Shard, ShardFilter, ShardId};
+use shardwell_consumer::{
+    Batch, OnDataLoss, Outcome, ProcessError, RecordProcessor, ShardState, Worker, WorkerError, async_trait,
+};
+use shardwell_core::memory::MemoryStream;
+use shardwell_core::{
+    Checkpoint, Env, EnvExt, Read, ReadLimits, Shard, ShardFilter, ShardId, ShardReader, StartPosition, Stream,
+    StreamDescription, StreamError, StreamErrorKind,
+};
 use shardwell_sim::SimEnv;
 
 fn open_shards(world: &World) -> Vec<Shard> {
@@ -152,6 +160,77 @@ async fn a_stream_that_is_deleted_under_a_running_worker_ends_it() {
     let error = worker.ended().await.expect_err("it cannot go on");
     assert!(matches!(error, WorkerError::StreamDeleted { .. }), "{error:?}");
     assert_ne!(world.leases().await.remove(0).checkpoint, Checkpoint::ShardEnd, "nothing is marked as done");
+}
+
+/// A stream whose readers answer a deletion with an end without children, as polling does.
+#[derive(Clone, Debug)]
+struct EndsWhenDeleted(MemoryStream);
+
+impl std::fmt::Display for EndsWhenDeleted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(&self.0, f)
+    }
+}
+
+#[async_trait]
+impl Stream for EndsWhenDeleted {
+    async fn describe(&self) -> Result<StreamDescription, StreamError> {
+        self.0.describe().await
+    }
+
+    async fn list_shards(&self, filter: ShardFilter) -> Result<Vec<Shard>, StreamError> {
+        Stream::list_shards(&self.0, filter).await
+    }
+
+    async fn open(&self, shard: &ShardId, position: StartPosition) -> Result<Box<dyn ShardReader>, StreamError> {
+        self.0.open(shard, position).await.map(|reader| Box::new(EndingReader(reader)) as Box<dyn ShardReader>)
+    }
+
+    fn read_limits(&self) -> ReadLimits {
+        self.0.read_limits()
+    }
+
+    fn dedicated(&self) -> Arc<dyn Stream> {
+        Arc::new(self.clone())
+    }
+}
+
+#[derive(Debug)]
+struct EndingReader(Box<dyn ShardReader>);
+
+#[async_trait]
+impl ShardReader for EndingReader {
+    async fn read(&mut self, limit: usize) -> Result<Read, StreamError> {
+        match self.0.read(limit).await {
+            Err(error) if error.kind() == StreamErrorKind::NotFound => {
+                Ok(Read { end: Some(Vec::new()), ..Read::default() })
+            }
+            other => other,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_without_children_is_not_the_end_of_a_shard_whose_stream_is_gone() {
+    let world = World::new(1);
+    world.put(10, 5);
+    let worker = Worker::builder("test", EndsWhenDeleted(world.stream.clone()), world.store.clone(), |_| Idle)
+        .env(Arc::new(SimEnv::new(1, START)));
+    let worker = world.start(worker);
+    world.until("it is open", secs(5), || worker.handle.is_ready()).await;
+    world.stream.delete().expect("it goes");
+    let error = worker.ended().await.expect_err("it cannot go on");
+    assert!(matches!(error, WorkerError::StreamDeleted { .. }), "{error:?}");
+    assert_ne!(world.leases().await.remove(0).checkpoint, Checkpoint::ShardEnd, "nothing is marked as done");
+}
+
+struct Idle;
+
+#[async_trait]
+impl RecordProcessor for Idle {
+    async fn process(&mut self, _: &Batch) -> Result<Outcome, ProcessError> {
+        Ok(Outcome::Done)
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,8 @@ use std::time::Duration;
 use metrics::{counter, gauge};
 use shardwell_core::fetching::{ReadPacer, ReadSizer};
 use shardwell_core::{
-    Checkpoint, ChildShard, EnvExt, Read, RetryPolicy, ShardReader, StreamError, StreamErrorKind, UserRecord,
+    Checkpoint, ChildShard, EnvExt, Read, RetryPolicy, ShardReader, StreamError, StreamErrorKind, StreamStatus,
+    UserRecord,
 };
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
@@ -100,7 +101,7 @@ impl Fetch {
                         let _ = out.send(fetched);
                     }
                     if let Some(children) = end {
-                        return Err(Over(Fetched::Ended { children }));
+                        return Err(self.end(children).await);
                     }
                 }
                 Err(error) => {
@@ -241,17 +242,35 @@ impl Fetch {
         Ok(())
     }
 
+    /// The end of the shard. One without children may be the end of the whole stream, which finishes nothing.
+    async fn end(&self, children: Vec<ChildShard>) -> Over {
+        while children.is_empty() {
+            match self.shared.stream.describe().await {
+                Ok(description) if description.status != StreamStatus::Deleting => break,
+                Ok(_) => return self.deleted(),
+                Err(error) if error.kind() == StreamErrorKind::NotFound => return self.deleted(),
+                Err(error) => {
+                    warn!(%error, "a shard ended without children; cannot tell whether its stream is gone; trying again");
+                    self.shared.env.sleep(MAX_READ_BACKOFF).await;
+                }
+            }
+        }
+        Over(Fetched::Ended { children })
+    }
+
+    fn deleted(&self) -> Over {
+        Over(Fetched::Fatal(WorkerError::StreamDeleted { stream: self.shared.stream.to_string() }))
+    }
+
     /// There is no such shard any more: either the stream is gone, or the shard was trimmed with what was left in it.
     async fn gone(&mut self) -> Result<(), Over> {
         match self.shared.stream.describe().await {
-            Ok(_) => {
+            Ok(description) if description.status != StreamStatus::Deleting => {
                 self.lost(None)?;
                 Err(Over(Fetched::Ended { children: Vec::new() }))
             }
-            Err(error) if error.kind() == StreamErrorKind::NotFound => {
-                let stream = self.shared.stream.to_string();
-                Err(Over(Fetched::Fatal(WorkerError::StreamDeleted { stream })))
-            }
+            Ok(_) => Err(self.deleted()),
+            Err(error) if error.kind() == StreamErrorKind::NotFound => Err(self.deleted()),
             Err(error) => {
                 warn!(%error, "cannot tell whether the stream is gone; trying again");
                 self.shared.env.sleep(MAX_READ_BACKOFF).await;
