@@ -41,8 +41,8 @@ pub use env::{Elapsed, Env, EnvExt, Place, SystemEnv, Task, TaskError};
 pub use ids::{LeaseKey, ShardId, WorkerId};
 pub use lease::{
     Assignment, CheckpointWrite, Conditional, Created, Eviction, FleetSettings, HandoffStart, LeaderLock, Lease,
-    LeaseListing, LeaseMeta, LeaseStore, PendingWrite, RenewOutcome, Renewal, Renewed, StoreError, StoreErrorKind,
-    WorkerMetrics, WriteToken,
+    LeaseListing, LeaseMeta, LeaseStore, PendingWrite, RenewOutcome, Renewal, Renewed, Seen, StoreError,
+    StoreErrorKind, WorkerMetrics, WriteToken,
 };
 pub use record::{PartitionKey, Record, UserRecord};
 pub use retry::RetryPolicy;

@@ -279,9 +279,9 @@ impl LeaseStore for SqliteLeaseStore {
         let bind = || {
             let query = self.query(sql::ASSIGN).bind(assignment.key.as_str()).bind(assignment.to.as_str());
             Ok(query
-                .bind(assignment.seen_owner.as_ref().map(WorkerId::as_str))
-                .bind(assignment.seen_checkpoint_owner.as_ref().map(WorkerId::as_str))
-                .bind(assignment.seen_counter.map(row::signed).transpose()?))
+                .bind(assignment.seen.owner.as_ref().map(WorkerId::as_str))
+                .bind(assignment.seen.checkpoint_owner.as_ref().map(WorkerId::as_str))
+                .bind(assignment.seen.counter.map(row::signed).transpose()?))
         };
         self.conditional("assigning a lease", &assignment.key, bind()).await
     }
@@ -296,9 +296,9 @@ impl LeaseStore for SqliteLeaseStore {
         let bind = || {
             let query = self.query(sql::EVICT).bind(eviction.key.as_str());
             Ok(query
-                .bind(eviction.seen_owner.as_ref().map(WorkerId::as_str))
-                .bind(eviction.seen_checkpoint_owner.as_ref().map(WorkerId::as_str))
-                .bind(eviction.seen_counter.map(row::signed).transpose()?))
+                .bind(eviction.seen.owner.as_ref().map(WorkerId::as_str))
+                .bind(eviction.seen.checkpoint_owner.as_ref().map(WorkerId::as_str))
+                .bind(eviction.seen.counter.map(row::signed).transpose()?))
         };
         self.conditional("evicting a lease", &eviction.key, bind()).await
     }

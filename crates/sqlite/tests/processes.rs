@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use futures_util::StreamExt;
 use shardwell_core::{
-    Assignment, Checkpoint, Created, Lease, LeaseStore, RenewOutcome, Renewal, ShardId, WorkerId, WriteToken,
+    Assignment, Checkpoint, Created, Lease, LeaseStore, RenewOutcome, Renewal, Seen, ShardId, WorkerId, WriteToken,
 };
 use shardwell_sqlite::SqliteLeaseStore;
 
@@ -122,7 +122,8 @@ async fn child_that_renews_for_ever() {
     let lease = Lease::new("shard".into(), Checkpoint::TrimHorizon);
     store.create_lease(&lease).await.expect("created");
     let lease = store.lease(&lease.key).await.expect("read").expect("there");
-    let assignment = Assignment { seen_counter: None, ..Assignment::of(&lease, me.clone()) };
+    let assignment =
+        Assignment { seen: Seen { counter: None, ..Seen::of(&lease) }, ..Assignment::of(&lease, me.clone()) };
     let mut row = store.assign(&assignment).await.expect("an answer").applied().expect("assigned");
     loop {
         row = renew(&store, &me, &row).await;

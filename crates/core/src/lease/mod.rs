@@ -16,7 +16,9 @@ use crate::{Checkpoint, CheckpointState, LeaseKey, PendingCheckpoint, ShardId, W
 pub use error::{StoreError, StoreErrorKind};
 pub use metrics::WorkerMetrics;
 pub use store::{Conditional, Created, LeaseListing, LeaseStore, RenewOutcome, Renewed};
-pub use write::{Assignment, CheckpointWrite, Eviction, HandoffStart, LeaseMeta, PendingWrite, Renewal, WriteToken};
+pub use write::{
+    Assignment, CheckpointWrite, Eviction, HandoffStart, LeaseMeta, PendingWrite, Renewal, Seen, WriteToken,
+};
 
 /// One shard's row in the lease table: the attributes of the Java KCL 3.5, and two of our own (`state` and `token`)
 /// that a Java worker leaves alone.

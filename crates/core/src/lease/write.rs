@@ -119,9 +119,34 @@ impl Renewal {
     }
 }
 
+/// Whose a lease was when somebody decided to change that. The condition of [`Assignment`] and [`Eviction`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The owner.
+    pub owner: Option<WorkerId>,
+    /// The checkpoint owner.
+    pub checkpoint_owner: Option<WorkerId>,
+    /// The counter; `None` where it does not matter.
+    pub counter: Option<u64>,
+}
+
+impl Seen {
+    /// A row as it was seen, counter included.
+    pub fn of(row: &Lease) -> Self {
+        let (owner, checkpoint_owner) = (row.owner.clone(), row.checkpoint_owner.clone());
+        Self { owner, checkpoint_owner, counter: Some(row.counter) }
+    }
+
+    fn is(&self, row: &Lease) -> bool {
+        row.owner == self.owner
+            && row.checkpoint_owner == self.checkpoint_owner
+            && self.counter.is_none_or(|counter| counter == row.counter)
+    }
+}
+
 /// Gives a lease to a worker: how a leader assigns, how a worker takes what is free, and how a handoff ends.
 ///
-/// - Condition: owner and checkpoint owner are as seen; where `counter` is given, the counter too (for a lease that was
+/// - Condition: owner and checkpoint owner are as seen; where the counter was noted, that too (for a lease that was
 ///   judged expired: an owner that renewed in the meantime keeps it).
 /// - Effect: the owner is `to`, the checkpoint owner is removed, the counter rises by one, and the owner switches too if
 ///   the lease had another owner.
@@ -129,12 +154,8 @@ impl Renewal {
 pub struct Assignment {
     /// The lease.
     pub key: LeaseKey,
-    /// The owner that the writer saw.
-    pub seen_owner: Option<WorkerId>,
-    /// The checkpoint owner that the writer saw.
-    pub seen_checkpoint_owner: Option<WorkerId>,
-    /// The counter that the writer saw, where it matters.
-    pub seen_counter: Option<u64>,
+    /// What the writer saw.
+    pub seen: Seen,
     /// The new owner.
     pub to: WorkerId,
 }
@@ -142,21 +163,12 @@ pub struct Assignment {
 impl Assignment {
     /// An assignment of a lease as it was seen, counter included.
     pub fn of(seen: &Lease, to: WorkerId) -> Self {
-        Self {
-            key: seen.key.clone(),
-            seen_owner: seen.owner.clone(),
-            seen_checkpoint_owner: seen.checkpoint_owner.clone(),
-            seen_counter: Some(seen.counter),
-            to,
-        }
+        Self { key: seen.key.clone(), seen: Seen::of(seen), to }
     }
 
     /// The row after this write, or `None` when the condition does not hold.
     pub fn apply(&self, row: &Lease) -> Option<Lease> {
-        let as_seen = row.owner == self.seen_owner
-            && row.checkpoint_owner == self.seen_checkpoint_owner
-            && self.seen_counter.is_none_or(|counter| counter == row.counter);
-        if !as_seen {
+        if !self.seen.is(row) {
             return None;
         }
         let mut row = row.clone();
@@ -201,37 +213,25 @@ impl HandoffStart {
 
 /// Takes a lease from its owner without naming another: how a worker that stops lets go.
 ///
-/// - Condition: owner and checkpoint owner are as seen; where `counter` is given, the counter too.
+/// - Condition: owner and checkpoint owner are as seen; where the counter was noted, that too.
 /// - Effect: without a checkpoint owner the owner is removed; the checkpoint owner is removed; the counter rises by one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
     /// The lease.
     pub key: LeaseKey,
-    /// The owner that the writer saw.
-    pub seen_owner: Option<WorkerId>,
-    /// The checkpoint owner that the writer saw.
-    pub seen_checkpoint_owner: Option<WorkerId>,
-    /// The counter that the writer saw, where it matters.
-    pub seen_counter: Option<u64>,
+    /// What the writer saw.
+    pub seen: Seen,
 }
 
 impl Eviction {
     /// An eviction of a lease as it was seen, counter included.
     pub fn of(seen: &Lease) -> Self {
-        Self {
-            key: seen.key.clone(),
-            seen_owner: seen.owner.clone(),
-            seen_checkpoint_owner: seen.checkpoint_owner.clone(),
-            seen_counter: Some(seen.counter),
-        }
+        Self { key: seen.key.clone(), seen: Seen::of(seen) }
     }
 
     /// The row after this write, or `None` when the condition does not hold.
     pub fn apply(&self, row: &Lease) -> Option<Lease> {
-        let as_seen = row.owner == self.seen_owner
-            && row.checkpoint_owner == self.seen_checkpoint_owner
-            && self.seen_counter.is_none_or(|counter| counter == row.counter);
-        if !as_seen {
+        if !self.seen.is(row) {
             return None;
         }
         let mut row = row.clone();

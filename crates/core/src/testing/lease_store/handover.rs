@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::fixtures::{applied, assigned, created, key, owned, refused, renewal, renewed, shard, worker};
-use crate::{Assignment, Checkpoint, Conditional, Eviction, HandoffStart, Lease, LeaseStore, WorkerId};
+use crate::{Assignment, Checkpoint, Conditional, Eviction, HandoffStart, Lease, LeaseStore, Seen, WorkerId};
 
 pub(super) async fn exercise<S, M, F>(make: &M)
 where
@@ -39,22 +39,22 @@ async fn an_assignment_needs_what_was_seen<S: LeaseStore + ?Sized>(store: &S) {
     assert_eq!((by_a.owner.as_ref(), by_a.counter), (Some(&a), free.counter + 1));
     let fits = Assignment::of(&by_a, c.clone());
     for wrong in [
-        Assignment { seen_owner: None, ..fits.clone() },
-        Assignment { seen_owner: Some(b.clone()), ..fits.clone() },
-        Assignment { seen_owner: Some(worker("A")), ..fits.clone() },
-        Assignment { seen_checkpoint_owner: Some(b.clone()), ..fits.clone() },
-        Assignment { seen_checkpoint_owner: Some(a.clone()), ..fits.clone() },
-        Assignment { seen_counter: Some(by_a.counter - 1), ..fits.clone() },
-        Assignment { seen_counter: Some(by_a.counter + 1), ..fits.clone() },
+        Assignment { seen: Seen { owner: None, ..fits.seen.clone() }, ..fits.clone() },
+        Assignment { seen: Seen { owner: Some(b.clone()), ..fits.seen.clone() }, ..fits.clone() },
+        Assignment { seen: Seen { owner: Some(worker("A")), ..fits.seen.clone() }, ..fits.clone() },
+        Assignment { seen: Seen { checkpoint_owner: Some(b.clone()), ..fits.seen.clone() }, ..fits.clone() },
+        Assignment { seen: Seen { checkpoint_owner: Some(a.clone()), ..fits.seen.clone() }, ..fits.clone() },
+        Assignment { seen: Seen { counter: Some(by_a.counter - 1), ..fits.seen.clone() }, ..fits.clone() },
+        Assignment { seen: Seen { counter: Some(by_a.counter + 1), ..fits.seen.clone() }, ..fits.clone() },
     ] {
         refused(store, store.assign(&wrong).await.expect("an answer"), &by_a).await;
     }
     let during = in_handoff(store, 1, &a, &b).await;
     let fits = Assignment::of(&during, c.clone());
     for wrong in [
-        Assignment { seen_checkpoint_owner: None, ..fits.clone() },
-        Assignment { seen_checkpoint_owner: Some(b.clone()), ..fits.clone() },
-        Assignment { seen_owner: Some(a.clone()), ..fits.clone() },
+        Assignment { seen: Seen { checkpoint_owner: None, ..fits.seen.clone() }, ..fits.clone() },
+        Assignment { seen: Seen { checkpoint_owner: Some(b.clone()), ..fits.seen.clone() }, ..fits.clone() },
+        Assignment { seen: Seen { owner: Some(a.clone()), ..fits.seen.clone() }, ..fits.clone() },
     ] {
         refused(store, store.assign(&wrong).await.expect("an answer"), &during).await;
     }
@@ -66,7 +66,7 @@ async fn an_assignment_without_a_counter_ignores_renewals<S: LeaseStore + ?Sized
     let seen = owned(store, 0, &a).await;
     let now = renewed(store, &a, renewal(&seen, 1)).await;
     refused(store, store.assign(&Assignment::of(&seen, b.clone())).await.expect("an answer"), &now).await;
-    let without = Assignment { seen_counter: None, ..Assignment::of(&seen, b.clone()) };
+    let without = Assignment { seen: Seen { counter: None, ..Seen::of(&seen) }, ..Assignment::of(&seen, b.clone()) };
     let row = applied(store, store.assign(&without).await.expect("an answer")).await;
     assert_eq!((row.owner, row.counter), (Some(b), now.counter + 1));
 }
@@ -146,15 +146,15 @@ async fn an_eviction_needs_what_was_seen<S: LeaseStore + ?Sized>(store: &S) {
     let row = owned(store, 0, &a).await;
     let fits = Eviction::of(&row);
     for wrong in [
-        Eviction { seen_owner: None, ..fits.clone() },
-        Eviction { seen_owner: Some(b.clone()), ..fits.clone() },
-        Eviction { seen_checkpoint_owner: Some(a.clone()), ..fits.clone() },
-        Eviction { seen_counter: Some(row.counter + 1), ..fits.clone() },
+        Eviction { seen: Seen { owner: None, ..fits.seen.clone() }, ..fits.clone() },
+        Eviction { seen: Seen { owner: Some(b.clone()), ..fits.seen.clone() }, ..fits.clone() },
+        Eviction { seen: Seen { checkpoint_owner: Some(a.clone()), ..fits.seen.clone() }, ..fits.clone() },
+        Eviction { seen: Seen { counter: Some(row.counter + 1), ..fits.seen.clone() }, ..fits.clone() },
     ] {
         refused(store, store.evict(&wrong).await.expect("an answer"), &row).await;
     }
     renewed(store, &a, renewal(&row, 1)).await;
-    let without = Eviction { seen_counter: None, ..fits };
+    let without = Eviction { seen: Seen { counter: None, ..fits.seen.clone() }, ..fits };
     applied(store, store.evict(&without).await.expect("an answer")).await;
 }
 

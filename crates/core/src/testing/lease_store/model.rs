@@ -128,10 +128,10 @@ fn draw(random: &mut Rng, rows: &[Option<Lease>]) -> Operation {
         }
         11..15 => {
             let mut write = Assignment::of(&seen, draw_worker(random));
-            write.seen_counter = draw_seen_counter(random, &seen);
-            write.seen_owner = if random.u8(..8) > 0 { write.seen_owner } else { draw_owner(random) };
-            write.seen_checkpoint_owner =
-                if random.u8(..8) > 0 { write.seen_checkpoint_owner } else { draw_owner(random) };
+            write.seen.counter = draw_seen_counter(random, &seen);
+            write.seen.owner = if random.u8(..8) > 0 { write.seen.owner } else { draw_owner(random) };
+            write.seen.checkpoint_owner =
+                if random.u8(..8) > 0 { write.seen.checkpoint_owner } else { draw_owner(random) };
             Operation::Assign(write)
         }
         15..17 => {
@@ -140,8 +140,8 @@ fn draw(random: &mut Rng, rows: &[Option<Lease>]) -> Operation {
         }
         17..18 => {
             let mut write = Eviction::of(&seen);
-            write.seen_counter = draw_seen_counter(random, &seen);
-            write.seen_owner = if random.u8(..8) > 0 { write.seen_owner } else { draw_owner(random) };
+            write.seen.counter = draw_seen_counter(random, &seen);
+            write.seen.owner = if random.u8(..8) > 0 { write.seen.owner } else { draw_owner(random) };
             Operation::Evict(write)
         }
         18..19 => Operation::UpdateMeta(n, draw_meta(random)),
