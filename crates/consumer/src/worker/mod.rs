@@ -10,7 +10,7 @@ pub(crate) mod status;
 use std::future::Future;
 use std::sync::Arc;
 
-use shardwell_core::{EnvExt, Place, RetryPolicy};
+use shardwell_core::{EnvExt, Place, RetryPolicy, Task};
 use tokio::sync::mpsc;
 use tracing::{Instrument, error, info, info_span, warn};
 
@@ -92,20 +92,25 @@ async fn coordinate(shared: Arc<Shared>, flushes: mpsc::UnboundedReceiver<Flush>
     info!(stream = %shared.stream, leases = %shared.store, "worker started");
     let renewer = shared.env.spawn(Place::Coordination, leases::renew(shared.clone(), flushes).in_current_span());
     let syncer = shared.env.spawn(Place::Coordination, leases::sync(shared.clone()).in_current_span());
-    let claimer = leases::claim(shared.clone());
-    tokio::pin!(renewer, claimer);
     tokio::select! {
         biased;
-        () = &mut claimer => {}
-        ended = &mut renewer => {
-            // Without renewals nothing is ours for long.
-            error!(?ended, "the task that renews leases broke down");
-            return Err(WorkerError::Broken("the task that renews leases broke down".into()));
-        }
+        () = leases::claim(shared.clone()) => {}
+        error = broken(renewer, "the task that renews leases") => return Err(error),
+        error = broken(syncer, "the task that syncs shards and leases") => return Err(error),
     }
-    drop(syncer);
     info!("worker stopped");
     shared.take_failure().map_or(Ok(()), Err)
+}
+
+/// Ready when a task broke down; never, if it just ended.
+async fn broken(task: Task<()>, what: &str) -> WorkerError {
+    match task.await {
+        Ok(()) => std::future::pending().await,
+        Err(error) => {
+            error!(%error, "{what} broke down");
+            WorkerError::Broken(format!("{what} broke down: {error}"))
+        }
+    }
 }
 
 /// Makes everything ready, and tries again while that may help.
@@ -119,21 +124,29 @@ async fn start(shared: &Arc<Shared>) -> Result<(), WorkerError> {
             leases::prepare(shared).await?;
             leases::sync_once(shared).await
         };
-        let attempt = shared.env.deadline(deadline, attempt);
+        let attempt_and_pause = async {
+            let result = shared.env.deadline(deadline, attempt).await;
+            if let Ok(Err(error)) = &result
+                && leases::may_pass(error)
+            {
+                warn!(error = %with_causes(error), "cannot start yet; trying again");
+                shared.env.sleep(retry.delay(failures, shared.env.random()).unwrap_or_default()).await;
+            }
+            result
+        };
         let result = tokio::select! {
             biased;
             _ = stopping.wait_for(|phase| matches!(phase, Phase::Stopping { .. })) => return Ok(()),
-            result = attempt => result,
+            result = attempt_and_pause => result,
         };
         match result {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) if leases::may_pass(&error) && shared.env.now() < deadline => {
-                last_error = with_causes(&error);
-                warn!(error = %last_error, "cannot start yet; trying again");
-                shared.env.sleep(retry.delay(failures, shared.env.random()).unwrap_or_default()).await;
-            }
-            Ok(Err(error)) => return Err(error),
+            Ok(Err(error)) if !leases::may_pass(&error) => return Err(error),
+            Ok(Err(error)) => last_error = with_causes(&error),
             Err(_) => break,
+        }
+        if shared.env.now() >= deadline {
+            break;
         }
     }
     Err(WorkerError::NotStarted { deadline: shared.settings.startup_deadline, last_error })

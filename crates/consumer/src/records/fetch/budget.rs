@@ -65,7 +65,7 @@ impl SharedBudget {
 
     /// Changes the budget, and grants what has become possible.
     fn change(&self, change: impl FnOnce(&mut Budget)) {
-        let mut unwanted = Vec::new();
+        let mut unwanted = Unwanted::default();
         {
             let mut state = lock(&self.state);
             change(&mut state.budget);
@@ -78,13 +78,24 @@ impl SharedBudget {
     }
 }
 
+/// What nobody waits for any more.
+#[derive(Debug, Default)]
+struct Unwanted {
+    waiting: Vec<Waiting>,
+    granted: Vec<Reservation>,
+}
+
 impl State {
     /// Grants what can be granted. Whoever waits only for its own progress is passed over; whoever waits for room in the
     /// total keeps those behind it waiting, so that small reads do not starve a large one.
-    fn grant(&mut self, unwanted: &mut Vec<Reservation>) {
+    fn grant(&mut self, unwanted: &mut Unwanted) {
         let mut still_waiting = VecDeque::with_capacity(self.waiting.len());
         let mut blocked = false;
         while let Some(waiting) = self.waiting.pop_front() {
+            if waiting.granted.is_closed() {
+                unwanted.waiting.push(waiting);
+                continue;
+            }
             if blocked {
                 still_waiting.push_back(waiting);
                 continue;
@@ -92,7 +103,7 @@ impl State {
             match self.budget.reserve(waiting.room.slot, waiting.bytes) {
                 Admission::Granted => {
                     let Waiting { room, bytes, granted } = waiting;
-                    unwanted.extend(granted.send(Reservation { room, bytes }).err());
+                    unwanted.granted.extend(granted.send(Reservation { room, bytes }).err());
                 }
                 Admission::OverShare => still_waiting.push_back(waiting),
                 Admission::OverTotal => {
