@@ -1,12 +1,24 @@
 //! From a partition key to its hash key.
 
-use md5::{Digest, Md5};
+use crate::digest::md5;
 
 /// The hash key of a partition key: the MD5 of its bytes as a big-endian number (Kinesis API, `PutRecord`).
 ///
-/// Records that were put with an explicit hash key are routed by that instead.
+/// Records that were put with an explicit hash key are routed by that instead: see [`effective_hash_key`].
 pub fn hash_key(partition_key: &[u8]) -> u128 {
-    u128::from_be_bytes(Md5::digest(partition_key).into())
+    u128::from_be_bytes(md5(partition_key))
+}
+
+/// The hash key that routes a record: its explicit hash key if it has one, else that of its partition key.
+///
+/// ```
+/// use shardwell_aggregation::{effective_hash_key, hash_key};
+///
+/// assert_eq!(effective_hash_key("N14228", None), hash_key(b"N14228"));
+/// assert_eq!(effective_hash_key("N14228", Some(7)), 7);
+/// ```
+pub fn effective_hash_key(partition_key: &str, explicit_hash_key: Option<u128>) -> u128 {
+    explicit_hash_key.unwrap_or_else(|| hash_key(partition_key.as_bytes()))
 }
 
 #[cfg(test)]

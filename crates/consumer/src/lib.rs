@@ -18,10 +18,12 @@ mod worker;
 
 pub use ::metrics as metrics_facade;
 pub use async_trait::async_trait;
+pub use shardwell_core::aggregation::RangePolicy;
 pub use shardwell_core::leasing::InitialPosition;
 
 pub use checkpointer::{CheckpointError, CheckpointMode, Checkpointer, OutOfRange};
 pub use processor::{Batch, LaneContext, Outcome, ProcessError, RecordProcessor, Start};
+pub use records::OnUndecodable;
 pub use worker::{
     BuildError, DataLoss, OnDataLoss, ShardState, ShardStatus, Worker, WorkerBuilder, WorkerError, WorkerHandle,
     WorkerPhase, WorkerStatus,

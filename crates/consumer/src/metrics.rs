@@ -10,6 +10,12 @@ pub const RECORDS_READ: &str = "shardwell_records_read_total";
 pub const BYTES_READ: &str = "shardwell_read_bytes_total";
 /// Counter, with a shard: reads of the stream, by `result` (`ok`, `throttled`, `error`).
 pub const READS: &str = "shardwell_reads_total";
+/// Counter, with a shard: records by what they are, in the label `kind`: `aggregated`, one of the reasons why a record is not
+/// (`too_short`, `other_magic`, `digest_mismatch`), or what is wrong with it (`unparsable`, ...).
+pub const RECORD_KINDS: &str = "shardwell_record_kinds_total";
+/// Counter, with a shard: user records of aggregated records outside of the shard's hash keys, by `result` (`delivered`,
+/// `dropped`; what is dropped may include user records inside, if the policy is all or nothing).
+pub const OUT_OF_RANGE: &str = "shardwell_user_records_out_of_range_total";
 /// Counter, with a shard: user records that are done.
 pub const RECORDS_DONE: &str = "shardwell_records_done_total";
 /// Counter, with a shard: batches handed to a processor, by `result` (`done`, `failed`, `panicked`).
@@ -42,6 +48,8 @@ pub fn describe() {
     describe_counter!(RECORDS_READ, Unit::Count, "Records read from the stream");
     describe_counter!(BYTES_READ, Unit::Bytes, "Payload bytes read from the stream");
     describe_counter!(READS, Unit::Count, "Reads of the stream by result");
+    describe_counter!(RECORD_KINDS, Unit::Count, "Records by what they are, aggregated or not");
+    describe_counter!(OUT_OF_RANGE, Unit::Count, "User records outside of their shard's hash keys by result");
     describe_counter!(RECORDS_DONE, Unit::Count, "User records that are done");
     describe_counter!(BATCHES, Unit::Count, "Batches handed to a processor by result");
     describe_counter!(RETRIES, Unit::Count, "Invocations beyond the first of a batch");

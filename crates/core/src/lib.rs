@@ -34,6 +34,7 @@ mod time;
 
 pub use async_trait::async_trait;
 pub use bytes::Bytes;
+pub use shardwell_aggregation as aggregation;
 pub use shardwell_aggregation::{HashKeyRange, InvalidRange, hash_key};
 
 pub use checkpoint::{Checkpoint, CheckpointState, MAX_CHECKPOINT_STATE_BYTES, PendingCheckpoint};

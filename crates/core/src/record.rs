@@ -30,6 +30,20 @@ impl From<String> for PartitionKey {
     }
 }
 
+/// Shares the text.
+impl From<ByteString> for PartitionKey {
+    fn from(key: ByteString) -> Self {
+        Self(key)
+    }
+}
+
+/// Shares the text.
+impl From<PartitionKey> for ByteString {
+    fn from(key: PartitionKey) -> Self {
+        key.0
+    }
+}
+
 /// Takes UTF-8 bytes without copying them.
 impl TryFrom<Bytes> for PartitionKey {
     type Error = std::str::Utf8Error;

@@ -146,6 +146,12 @@ impl From<SequenceNumber> for ExtendedSequenceNumber {
     }
 }
 
+impl From<(SequenceNumber, u64)> for ExtendedSequenceNumber {
+    fn from((sequence_number, sub_sequence_number): (SequenceNumber, u64)) -> Self {
+        Self::new(sequence_number, sub_sequence_number)
+    }
+}
+
 /// `<sequence number>/<sub-sequence number>`.
 impl fmt::Display for ExtendedSequenceNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -110,8 +110,8 @@ pub use shardwell_consumer::metrics as metric_names;
 #[doc(inline)]
 pub use shardwell_consumer::{
     Batch, BuildError, CheckpointError, CheckpointMode, Checkpointer, DataLoss, InitialPosition, LaneContext,
-    OnDataLoss, OutOfRange, Outcome, ProcessError, RecordProcessor, ShardState, ShardStatus, Start, Worker,
-    WorkerBuilder, WorkerError, WorkerHandle, WorkerPhase, WorkerStatus,
+    OnDataLoss, OnUndecodable, OutOfRange, Outcome, ProcessError, RangePolicy, RecordProcessor, ShardState,
+    ShardStatus, Start, Worker, WorkerBuilder, WorkerError, WorkerHandle, WorkerPhase, WorkerStatus,
 };
 
 /// The model, the decisions and the seams, all of them: for who implements a seam. The feature `testing` of that crate

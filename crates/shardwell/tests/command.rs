@@ -386,3 +386,47 @@ fn local_refuses_a_stream_that_cannot_be() {
     assert_code(&output, 1);
     assert!(stderr(&output).contains("`flights` with 0 shards"), "{}", stderr(&output));
 }
+
+fn run_with_input(arguments: &[&str], input: &str) -> Output {
+    let mut child = command(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    // Small enough for the pipe, so nobody waits for anybody.
+    stdin.write_all(input.as_bytes()).expect("it reads");
+    drop(stdin);
+    child.wait_with_output().expect("the command ends")
+}
+
+#[test]
+fn records_can_be_aggregated_and_taken_apart_again() {
+    let user_records = "{\"data\":\"YQ==\",\"partition_key\":\"k1\"}\n\
+                        {\"data\":\"Yg==\",\"partition_key\":\"k2\",\"explicit_hash_key\":\"7\"}\n";
+    let encoded = run_with_input(&["records", "encode"], user_records);
+    assert_code(&encoded, 0);
+    assert_eq!(stdout(&encoded).lines().count(), 1);
+    assert!(stdout(&encoded).contains("\"partition_key\":\"a\""), "{}", stdout(&encoded));
+    for how in [&["records", "decode"][..], &["records", "decode", "--kcl"]] {
+        let decoded = run_with_input(how, &stdout(&encoded));
+        assert_code(&decoded, 0);
+        let expected = "{\"data\":\"YQ==\",\"partition_key\":\"k1\",\"explicit_hash_key\":null,\
+                        \"sub_sequence_number\":0,\"classification\":\"aggregated\"}\n\
+                        {\"data\":\"Yg==\",\"partition_key\":\"k2\",\"explicit_hash_key\":\"7\",\
+                        \"sub_sequence_number\":1,\"classification\":\"aggregated\"}\n";
+        assert_eq!(stdout(&decoded), expected);
+    }
+}
+
+#[test]
+fn a_malformed_line_sets_the_exit_code_and_the_others_are_done() {
+    let decoded = run_with_input(&["records", "decode"], "{\"data\":\"YQ==\"}\nnonsense\n{\"data\":\"Yg==\"}\n");
+    assert_code(&decoded, 1);
+    assert_eq!(stdout(&decoded).lines().count(), 2);
+    assert!(stderr(&decoded).contains("line 2: not a record"), "{}", stderr(&decoded));
+    let unkeyed = run_with_input(&["records", "encode"], "{\"data\":\"YQ==\"}\n");
+    assert_code(&unkeyed, 1);
+    assert!(stderr(&unkeyed).contains("line 1: a user record needs a partition key"), "{}", stderr(&unkeyed));
+}

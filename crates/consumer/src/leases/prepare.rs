@@ -37,7 +37,7 @@ async fn active_stream(shared: &Shared) -> Result<StreamDescription, WorkerError
 
 /// Checks that the stream is the one that the leases belong to, and remembers what it promises.
 pub(crate) async fn recognize(shared: &Shared, description: &StreamDescription) -> Result<(), WorkerError> {
-    shared.set_retention(description.retention);
+    shared.set_promises(description);
     let present = &description.identity;
     let known = shared.bounded(shared.store.stream_identity(&present.name)).await.map_err(WorkerError::Store)?;
     let known = match known {
@@ -123,6 +123,7 @@ pub(crate) fn may_pass(error: &WorkerError) -> bool {
         | WorkerError::StreamDeleted { .. }
         | WorkerError::LeaseDurationMismatch { .. }
         | WorkerError::DataLoss(_)
+        | WorkerError::Undecodable { .. }
         | WorkerError::Broken(_) => false,
     }
 }

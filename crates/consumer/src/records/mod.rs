@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  shard ──► fetch ─────────► deaggregate ──► deliver ──────────────► RecordProcessor::process
-//!            (byte budget,    (skip what      (batch, pool, retry)       │
-//!             pacing)          is done)                                  ▼ done
+//!            (byte budget,    (user records,  (batch, pool, retry)       │
+//!             pacing)          less the done)                            ▼ done
 //!  lease ◄───────────────────────────────────────────────────────── watermark
 //! ```
 //!
@@ -24,6 +24,8 @@ use tracing::{Instrument, info_span};
 use crate::leases::HeldLease;
 use crate::processor::LaneContext;
 use crate::worker::{Shared, WorkerError};
+
+pub use deaggregate::OnUndecodable;
 
 /// How the consumer of a shard ended.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shardwell_core::aggregation::RangePolicy;
 use shardwell_core::leasing::InitialPosition;
 use shardwell_core::{Env, LeaseStore, RetryPolicy, Stream, SystemEnv, WorkerId};
 
@@ -12,6 +13,7 @@ use super::shared::Parts;
 use super::{BuildError, OnDataLoss, Shared, Worker};
 use crate::CheckpointMode;
 use crate::processor::{LaneContext, ProcessorFactory, RecordProcessor};
+use crate::records::OnUndecodable;
 
 /// Collects what a worker is made of. Components are what it runs on (stream, lease table, processors, environment);
 /// everything else is a setting with a default.
@@ -161,6 +163,22 @@ impl WorkerBuilder {
     /// answered, and throttling alone slows them down: for engines without limits.
     pub fn read_pacing(mut self, pacing: bool) -> Self {
         self.settings.read_pacing = pacing;
+        self
+    }
+
+    /// What to do with user records of aggregated records that lie outside of the hash keys of the shard they came from, as
+    /// a producer with an outdated view of the shards leaves them. Default: deliver all and count those outside, so nothing
+    /// is lost, and after a reshard what such a producer put twice is seen twice. Not used on streams with `AUTO` record
+    /// distribution, where hash keys say nothing.
+    pub fn range_policy(mut self, policy: RangePolicy) -> Self {
+        self.settings.range_policy = policy;
+        self
+    }
+
+    /// What to do with a record that claims to be aggregated and cannot be read. Default: deliver it as it is. It is
+    /// counted either way.
+    pub fn on_undecodable(mut self, choice: OnUndecodable) -> Self {
+        self.settings.on_undecodable = choice;
         self
     }
 

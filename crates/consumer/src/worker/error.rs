@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use shardwell_core::aggregation::Malformed;
 use shardwell_core::{Checkpoint, SequenceNumber, ShardId, StoreError, StreamError, Timestamp};
 
 /// Why a worker could not be built.
@@ -76,6 +77,19 @@ pub enum WorkerError {
     /// Records were trimmed before they were read, and the worker is set to stop then.
     #[error("{0}")]
     DataLoss(Box<DataLoss>),
+    /// A record claims to be aggregated and cannot be read, and the worker is set to stop then.
+    #[error(
+        "shard {shard}: record {sequence_number} claims to be aggregated and cannot be read: {reason}. Look at it with \
+         `shardwell records decode`; to go on, set the worker to deliver such records as they are"
+    )]
+    Undecodable {
+        /// The shard.
+        shard: ShardId,
+        /// The record.
+        sequence_number: Box<SequenceNumber>,
+        /// What is wrong with it.
+        reason: Box<Malformed>,
+    },
     /// A task of the worker panicked, which is a fault of shardwell; its leases are left to expire.
     #[error("the worker broke down: {0}")]
     Broken(String),

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use shardwell_core::RetryPolicy;
+use shardwell_core::aggregation::RangePolicy;
 use shardwell_core::delivery::BatchSettings;
 use shardwell_core::leasing::{InitialPosition, LeaseTiming};
 
-use crate::CheckpointMode;
+use crate::{CheckpointMode, OnUndecodable};
 
 /// What a worker does when records were trimmed by the stream's retention before they were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) batch: BatchSettings,
     pub(crate) retry: RetryPolicy,
     pub(crate) read_pacing: bool,
+    pub(crate) range_policy: RangePolicy,
+    pub(crate) on_undecodable: OnUndecodable,
 }
 
 impl Default for Settings {
@@ -54,6 +57,8 @@ impl Default for Settings {
             batch: BatchSettings { records: 500, bytes: 1024 * 1024, window: Duration::ZERO },
             retry: RetryPolicy::default(),
             read_pacing: true,
+            range_policy: RangePolicy::DeliverAll,
+            on_undecodable: OnUndecodable::DeliverRaw,
         }
     }
 }

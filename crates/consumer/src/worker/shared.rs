@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use shardwell_core::leasing::LeaseTiming;
-use shardwell_core::{Env, EnvExt, LeaseListing, LeaseStore, Monotonic, StoreError, StoreErrorKind, Stream, WorkerId};
+use shardwell_core::{
+    Env, EnvExt, LeaseListing, LeaseStore, Monotonic, StoreError, StoreErrorKind, Stream, StreamDescription, WorkerId,
+};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::WorkerError;
@@ -64,6 +66,8 @@ pub(crate) struct Shared {
     claimed: AtomicBool,
     /// What the stream keeps, in milliseconds.
     retention_ms: AtomicU64,
+    /// Whether the stream spreads records by itself.
+    automatic_distribution: AtomicBool,
     listing: Mutex<LeaseListing>,
     failure: Mutex<Option<WorkerError>>,
 }
@@ -102,6 +106,7 @@ impl Shared {
             flush,
             claimed: AtomicBool::new(false),
             retention_ms: AtomicU64::new(u64::MAX),
+            automatic_distribution: AtomicBool::new(false),
             listing: Mutex::new(LeaseListing::default()),
             failure: Mutex::new(None),
             application,
@@ -179,8 +184,16 @@ impl Shared {
             && self.held.all().iter().all(|lease| lease.activity().get().opened)
     }
 
-    pub(crate) fn set_retention(&self, retention: Duration) {
-        self.retention_ms.store(u64::try_from(retention.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    /// Remembers what the stream promises.
+    pub(crate) fn set_promises(&self, stream: &StreamDescription) {
+        let retention = u64::try_from(stream.retention.as_millis()).unwrap_or(u64::MAX);
+        self.retention_ms.store(retention, Ordering::Relaxed);
+        self.automatic_distribution.store(stream.automatic_distribution, Ordering::Relaxed);
+    }
+
+    /// Whether hash keys say nothing about shards.
+    pub(crate) fn automatic_distribution(&self) -> bool {
+        self.automatic_distribution.load(Ordering::Relaxed)
     }
 
     pub(crate) fn retention(&self) -> Duration {

@@ -16,6 +16,7 @@ use shardwell_consumer::{
     Batch, Checkpointer, InitialPosition, LaneContext, Outcome, ProcessError, RecordProcessor, Start, Worker,
     WorkerBuilder, WorkerError, WorkerHandle, async_trait,
 };
+use shardwell_core::aggregation::{Aggregator, Limits};
 use shardwell_core::memory::{MemoryLeaseStore, MemoryStream};
 use shardwell_core::{Checkpoint, Env, EnvExt, Lease, LeaseStore, Place, Task, Timestamp, UserRecord};
 use shardwell_sim::{Fault, FaultPlan, FaultyLeaseStore, SimEnv};
@@ -193,6 +194,21 @@ impl World {
             let key = format!("key-{}", *next % keys);
             self.stream.append(key.as_str(), next.to_string()).expect("the stream takes it");
             *next += 1;
+        }
+    }
+
+    /// Puts `count` records over `keys` keys as the last, but aggregated, `each` in a record, without regard to shards.
+    pub fn put_aggregated(&self, count: u64, keys: u64, each: u64) {
+        let mut next = self.put.lock().expect("no test panics while it holds this");
+        let mut aggregator = Aggregator::new(Limits::default());
+        for n in 1..=count {
+            let key = format!("key-{}", *next % keys);
+            aggregator.try_add(&key, None, next.to_string().as_bytes()).expect("it fits");
+            *next += 1;
+            if n % each == 0 || n == count {
+                let record = aggregator.finish().expect("not empty");
+                self.stream.append(record.partition_key, record.data).expect("the stream takes it");
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 mod confirm;
 mod engine;
 mod list;
+mod records;
 mod reset;
 mod signals;
 mod table;
@@ -40,6 +41,23 @@ enum Command {
     /// Look at the lease table of an application, or empty it
     #[command(subcommand)]
     Leases(LeasesCommand),
+    /// Take aggregated records apart, or make them, as lines of JSON on standard input and output
+    #[command(subcommand)]
+    Records(RecordsCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum RecordsCommand {
+    /// From Kinesis records to user records
+    ///
+    /// Each line in is a record: {"data": base64, "partition_key": text, "explicit_hash_key": decimal text}, the keys
+    /// optional. Each line out is a user record with the same fields, its place in its record (sub_sequence_number) and
+    /// what the record is (classification). A record that is not aggregated, or cannot be read, comes out as it is.
+    Decode(records::DecodeArgs),
+    /// From user records to Kinesis records, as full as they may be
+    ///
+    /// Lines in and out are as for decode. A user record that is alone goes out as it is.
+    Encode(records::EncodeArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -101,6 +119,8 @@ fn run(command: Command) -> Result<()> {
             Command::Local(args) => engine::run(&args).await,
             Command::Leases(LeasesCommand::List(args)) => list::run(&args).await,
             Command::Leases(LeasesCommand::Reset(args)) => reset::run(&args).await,
+            Command::Records(RecordsCommand::Decode(args)) => records::decode(&args),
+            Command::Records(RecordsCommand::Encode(args)) => records::encode(&args),
         }
     })
 }

@@ -15,9 +15,9 @@ use shardwell_core::{
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use super::deaggregate::user_records;
+use super::deaggregate::{Deaggregation, Undecodable, UserRecords};
 use crate::leases::HeldLease;
-use crate::metrics::{BEHIND_LATEST, BYTES_READ, DATA_LOSSES, READS, RECORDS_READ};
+use crate::metrics::{BEHIND_LATEST, BYTES_READ, DATA_LOSSES, OUT_OF_RANGE, READS, RECORD_KINDS, RECORDS_READ};
 use crate::worker::status::Fetching;
 use crate::worker::{DataLoss, OnDataLoss, Shared, WorkerError};
 
@@ -42,8 +42,9 @@ pub(crate) struct Fetch {
     shared: Arc<Shared>,
     lease: Arc<HeldLease>,
     room: Arc<Room>,
-    /// Everything up to here is done: where reading starts, and what is left out.
+    /// Everything up to here is done: where reading starts.
     from: Checkpoint,
+    deaggregation: Deaggregation,
     pacer: ReadPacer,
     sizer: ReadSizer,
     horizon: Horizon,
@@ -59,7 +60,15 @@ impl Fetch {
         let limits = shared.stream.read_limits();
         let limits = if shared.settings.read_pacing { limits } else { limits.without_pace() };
         let horizon = Horizon::new(from, lease.image().state(), shared.env.timestamp(), shared.retention());
+        let range = lease.image().hash_key_range.filter(|_| !shared.automatic_distribution());
+        let deaggregation = Deaggregation {
+            done: from,
+            range,
+            range_policy: shared.settings.range_policy,
+            on_undecodable: shared.settings.on_undecodable,
+        };
         Self {
+            deaggregation,
             pacer: ReadPacer::new(limits),
             sizer: ReadSizer::new(&limits),
             horizon,
@@ -168,24 +177,58 @@ impl Fetch {
         if let Some(first_left) = self.horizon.check(&read) {
             self.lost(first_left)?;
         }
-        if let Some(behind) = read.behind_latest {
-            self.watch(behind, &read);
-        }
-        let records = user_records(read.records, self.from);
+        let (count, payload) = (read.records.len(), read.records.iter().map(|record| record.data.len()).sum());
+        let records = match self.deaggregation.user_records(read.records) {
+            Ok(out) => self.deaggregated(out),
+            Err(Undecodable { sequence_number, error }) => {
+                return Err(Over(Fetched::Fatal(WorkerError::Undecodable {
+                    shard: self.lease.shard().clone(),
+                    sequence_number: Box::new(sequence_number),
+                    reason: Box::new(error),
+                })));
+            }
+        };
         let weight = records.iter().map(UserRecord::weight).sum();
-        let payload = records.iter().map(|record| record.data.len()).sum();
-        self.sizer.observe(records.len(), payload, weight);
+        self.sizer.observe(count, payload, weight);
         reserved.settle(weight);
+        if let Some(behind) = read.behind_latest {
+            self.watch(behind, records.last());
+        }
         let behind_latest = read.behind_latest;
         Ok((!records.is_empty()).then_some(Fetched::Records { records, behind_latest }))
     }
 
+    /// Counts and reports what was seen in the records.
+    fn deaggregated(&self, out: UserRecords) -> Vec<UserRecord> {
+        let [application, shard] = self.labels();
+        for (kind, count) in out.kinds {
+            let (application, shard) = (application.clone(), shard.clone());
+            counter!(RECORD_KINDS, application.0 => application.1, shard.0 => shard.1, "kind" => kind.as_str())
+                .increment(count);
+        }
+        let delivered = out.ranges.outside.saturating_sub(out.ranges.dropped);
+        for (result, count) in [("delivered", delivered), ("dropped", out.ranges.dropped)] {
+            if count > 0 {
+                let (application, shard) = (application.clone(), shard.clone());
+                counter!(OUT_OF_RANGE, application.0 => application.1, shard.0 => shard.1, "result" => result)
+                    .increment(count);
+            }
+        }
+        if let Some((record, error)) = out.malformed {
+            warn!(
+                %record, %error,
+                "a record claims to be aggregated and cannot be read; it is delivered as it is"
+            );
+        }
+        out.records
+    }
+
     /// Notes how far behind the shard is: for the metric, for the warning, and at the tip for the next owner.
-    fn watch(&mut self, behind: Duration, read: &Read) {
+    fn watch(&mut self, behind: Duration, newest: Option<&UserRecord>) {
         gauge!(BEHIND_LATEST, "application" => self.shared.application.clone(), "shard" => self.lease.shard().to_string())
             .set(behind.as_secs_f64());
-        if let Some(newest) = read.records.last() {
-            self.lease.progress().read_up_to(newest.sequence_number);
+        if let Some(newest) = newest {
+            self.lease.progress().read_up_to(newest.position);
         }
         if behind.is_zero() {
             self.lease.progress().at_tip(self.shared.env.timestamp());

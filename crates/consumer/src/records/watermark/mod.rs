@@ -6,9 +6,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use shardwell_core::{
-    Checkpoint, CheckpointWrite, ExtendedSequenceNumber, Lease, Monotonic, SequenceNumber, Timestamp,
-};
+use shardwell_core::{Checkpoint, CheckpointWrite, ExtendedSequenceNumber, Lease, Monotonic, Timestamp};
 
 use crate::lock::lock;
 use crate::records::fetch::{caught_up_at, state_of};
@@ -31,10 +29,10 @@ struct State {
     wanted: Checkpoint,
     /// The largest position handed to the processor.
     delivered: Checkpoint,
-    /// The newest record that was read.
-    read_up_to: Option<SequenceNumber>,
+    /// The newest user record that was read.
+    read_up_to: Option<ExtendedSequenceNumber>,
     /// When the shard was last read to its tip, and what had been read then.
-    tip: Option<(Timestamp, Option<SequenceNumber>)>,
+    tip: Option<(Timestamp, Option<ExtendedSequenceNumber>)>,
     /// The newest time at which everything that had arrived was done, as the lease table holds it.
     caught_up_stored: Option<Timestamp>,
     /// Payload bytes done since the throughput was last taken.
@@ -90,8 +88,8 @@ impl Progress {
         lock(&self.state).bytes += bytes;
     }
 
-    /// The newest record that was read.
-    pub(crate) fn read_up_to(&self, newest: SequenceNumber) {
+    /// The newest user record that was read.
+    pub(crate) fn read_up_to(&self, newest: ExtendedSequenceNumber) {
         lock(&self.state).read_up_to = Some(newest);
     }
 
@@ -181,7 +179,7 @@ impl State {
         let (time, read) = self.tip?;
         let done = match (self.wanted, read) {
             (Checkpoint::ShardEnd, _) => true,
-            (Checkpoint::At(position), Some(read)) => position.sequence_number >= read,
+            (Checkpoint::At(position), Some(read)) => position >= read,
             (_, None) => true,
             (Checkpoint::AtTimestamp | Checkpoint::TrimHorizon | Checkpoint::Latest, Some(_)) => false,
         };
@@ -211,7 +209,7 @@ mod tests {
     fn the_time_of_the_tip_is_stored_once_everything_read_is_done() {
         let progress = progress(CheckpointMode::Automatic);
         let time = |hours| Timestamp::default().plus(HOUR * hours);
-        progress.read_up_to(12u64.into());
+        progress.read_up_to(position(12));
         progress.at_tip(time(0));
         assert_eq!(progress.to_store(HOUR), None, "12 is read and not done");
         progress.done(position(12));
@@ -222,7 +220,7 @@ mod tests {
         assert_eq!(progress.to_store(HOUR), None, "fresh enough");
         progress.at_tip(time(1));
         assert_eq!(progress.to_store(HOUR).expect("stale").state, Some(state_of(time(1))));
-        progress.read_up_to(13u64.into());
+        progress.read_up_to(position(13));
         progress.at_tip(time(5));
         assert_eq!(progress.to_store(HOUR), None, "13 is not done");
     }

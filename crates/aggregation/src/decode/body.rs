@@ -1,0 +1,162 @@
+//! The message between magic and digest, field by field.
+
+use super::error::ParseError;
+use super::wire::Reader;
+use crate::format::{TAG_KEY, outer_tag, record_tag};
+
+/// The fields of a body that the format knows, in the order in which they are written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fields<'a> {
+    reader: Reader<'a>,
+}
+
+/// A field of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field<'a> {
+    PartitionKey(&'a [u8]),
+    ExplicitHashKey(&'a [u8]),
+    Record(RecordFields<'a>),
+}
+
+/// A user record as it is written. Indexes stay what they are until they are compared with the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RecordFields<'a> {
+    pub(super) partition_key: u64,
+    pub(super) explicit_hash_key: Option<u64>,
+    pub(super) data: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    #[inline]
+    pub(super) fn new(body: &'a [u8]) -> Self {
+        Self { reader: Reader::new(body) }
+    }
+
+    /// How many bytes of the body are left.
+    #[inline]
+    pub(super) fn remaining(&self) -> usize {
+        self.reader.remaining()
+    }
+
+    /// The next field; none at the end. A known field with another wire type than its own is an unknown field, as it
+    /// is to every protobuf implementation that follows the specification.
+    #[inline]
+    pub(super) fn next(&mut self) -> Result<Option<Field<'a>>, ParseError> {
+        if self.reader.eat(outer_tag::RECORD) {
+            return Ok(Some(Field::Record(record(self.reader.delimited()?)?)));
+        }
+        while let Some(tag) = self.reader.tag()? {
+            return Ok(Some(match tag.known() {
+                outer_tag::RECORD => Field::Record(record(self.reader.delimited()?)?),
+                outer_tag::PARTITION_KEY => Field::PartitionKey(self.reader.delimited()?),
+                outer_tag::EXPLICIT_HASH_KEY => Field::ExplicitHashKey(self.reader.delimited()?),
+                _ => {
+                    self.reader.skip(tag, 0)?;
+                    continue;
+                }
+            }));
+        }
+        Ok(None)
+    }
+
+    /// The next user record of a body that is known to parse.
+    #[inline]
+    pub(super) fn next_record(&mut self) -> Option<RecordFields<'a>> {
+        if self.reader.eat(outer_tag::RECORD) {
+            return record(self.reader.delimited().ok()?).ok();
+        }
+        while let Ok(Some(field)) = self.next() {
+            if let Field::Record(record) = field {
+                return Some(record);
+            }
+        }
+        None
+    }
+}
+
+/// Parses a user record.
+#[inline]
+fn record(message: &[u8]) -> Result<RecordFields<'_>, ParseError> {
+    match usual_record(message) {
+        Some(record) => Ok(record),
+        None => unusual_record(message),
+    }
+}
+
+/// Parses a user record with each field once, in ascending order, as every known encoder writes it; none for others.
+#[inline]
+fn usual_record(message: &[u8]) -> Option<RecordFields<'_>> {
+    #[cfg(test)]
+    super::work::add(1);
+    let mut reader = Reader::new(message);
+    let partition_key = reader.eat(record_tag::PARTITION_KEY_INDEX).then(|| reader.varint().ok())??;
+    let explicit_hash_key = match reader.eat(record_tag::EXPLICIT_HASH_KEY_INDEX) {
+        true => Some(reader.varint().ok()?),
+        false => None,
+    };
+    let data = reader.eat(record_tag::DATA).then(|| reader.delimited().ok())??;
+    (reader.remaining() == 0).then_some(RecordFields { partition_key, explicit_hash_key, data })
+}
+
+/// Parses a user record with any fields in any order. Of a field that occurs more than once the last one counts.
+#[inline(never)]
+fn unusual_record(message: &[u8]) -> Result<RecordFields<'_>, ParseError> {
+    let mut reader = Reader::new(message);
+    let (mut partition_key, mut explicit_hash_key, mut data) = (None, None, None);
+    while let Some(tag) = reader.tag()? {
+        match tag.known() {
+            record_tag::PARTITION_KEY_INDEX => partition_key = Some(reader.varint()?),
+            record_tag::EXPLICIT_HASH_KEY_INDEX => explicit_hash_key = Some(reader.varint()?),
+            record_tag::DATA => data = Some(reader.delimited()?),
+            record_tag::TAGS => check_tag(reader.delimited()?)?,
+            _ => reader.skip(tag, 1)?,
+        }
+    }
+    match (partition_key, data) {
+        (Some(partition_key), Some(data)) => Ok(RecordFields { partition_key, explicit_hash_key, data }),
+        _ => Err(ParseError::MissingField),
+    }
+}
+
+/// Tags are read by nobody, but a message with a broken one is a broken message to every other decoder.
+fn check_tag(message: &[u8]) -> Result<(), ParseError> {
+    let mut reader = Reader::new(message);
+    let mut has_key = false;
+    while let Some(tag) = reader.tag()? {
+        has_key |= tag.known() == TAG_KEY;
+        reader.skip(tag, 2)?;
+    }
+    if has_key { Ok(()) } else { Err(ParseError::MissingField) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(body: &[u8]) -> Result<Vec<Field<'_>>, ParseError> {
+        let mut fields = Fields::new(body);
+        std::iter::from_fn(|| fields.next().transpose()).collect()
+    }
+
+    #[test]
+    fn the_last_of_a_repeated_scalar_counts() {
+        let body = [0x1A, 13, 0x08, 1, 0x08, 2, 0x10, 3, 0x10, 4, 0x1A, 0, 0x1A, 1, b'x'];
+        let record = RecordFields { partition_key: 2, explicit_hash_key: Some(4), data: b"x" };
+        assert_eq!(parse(&body), Ok(vec![Field::Record(record)]));
+    }
+
+    #[test]
+    fn required_fields_are_required() {
+        assert_eq!(parse(&[0x1A, 2, 0x08, 0]), Err(ParseError::MissingField));
+        assert_eq!(parse(&[0x1A, 2, 0x1A, 0]), Err(ParseError::MissingField));
+        assert_eq!(parse(&[0x1A, 0]), Err(ParseError::MissingField));
+        assert_eq!(parse(&[0x1A, 6, 0x08, 0, 0x1A, 0, 0x22, 0]), Err(ParseError::MissingField), "a tag without key");
+        assert!(parse(&[0x1A, 8, 0x08, 0, 0x1A, 0, 0x22, 2, 0x0A, 0]).is_ok());
+    }
+
+    #[test]
+    fn another_wire_type_makes_an_unknown_field() {
+        assert_eq!(parse(&[0x08, 0, 0x1D, 0, 0, 0, 0]), Ok(vec![]), "fields 1 and 3, neither length-delimited");
+        assert_eq!(parse(&[0x1A, 5, 0x0A, 1, 0, 0x1A, 0]), Err(ParseError::MissingField));
+    }
+}

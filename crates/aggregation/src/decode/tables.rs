@@ -1,0 +1,146 @@
+//! The key tables of one aggregated record, decoded once so that no user record has to.
+
+use bytestring::ByteString;
+
+use super::body::{Field, Fields};
+use super::error::ParseError;
+use super::kcl;
+use crate::InvalidExplicitHashKey;
+use crate::explicit_hash_key;
+
+/// How table entries are read that are not what the format prescribes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rules {
+    /// They are noted; a user record that points at one makes the whole record malformed.
+    Strict,
+    /// They are read as the KCL reads them.
+    Kcl,
+}
+
+/// Both tables. Entries that could not be read have an empty or zero place holder, and are listed.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(super) struct Tables {
+    /// All partition keys in one text: user records share slices of it, checked for UTF-8 once, at one allocation.
+    text: ByteString,
+    /// Where in the text each key ends, which is where the next begins.
+    ends: Vec<usize>,
+    explicit_hash_keys: Vec<u128>,
+    /// The partition keys that are not UTF-8, in ascending order.
+    bad_partition_keys: Vec<usize>,
+    /// The explicit hash keys that are none, in ascending order.
+    bad_explicit_hash_keys: Vec<(usize, InvalidExplicitHashKey)>,
+}
+
+/// What one pass over a body finds.
+pub(super) struct Scan {
+    pub(super) tables: Tables,
+    /// How many user records there are.
+    pub(super) records: u64,
+    /// The highest partition key index of any of them.
+    pub(super) max_partition_key: u64,
+    /// One more than the highest explicit hash key index of any of them, 0 where none has one.
+    pub(super) explicit_hash_keys_used: u128,
+}
+
+impl Scan {
+    /// Parses a whole body, whatever its indexes and keys are.
+    pub(super) fn new(body: &[u8], rules: Rules) -> Result<Self, ParseError> {
+        let mut scan = Self { tables: Tables::default(), records: 0, max_partition_key: 0, explicit_hash_keys_used: 0 };
+        let mut text = String::new();
+        let mut fields = Fields::new(body);
+        while let Some(field) = fields.next()? {
+            match field {
+                Field::Record(record) => {
+                    scan.records += 1;
+                    scan.max_partition_key = scan.max_partition_key.max(record.partition_key);
+                    if let Some(index) = record.explicit_hash_key {
+                        scan.explicit_hash_keys_used = scan.explicit_hash_keys_used.max(u128::from(index) + 1);
+                    }
+                }
+                Field::PartitionKey(key) => scan.tables.add_partition_key(&mut text, key, rules),
+                Field::ExplicitHashKey(key) => scan.tables.add_explicit_hash_key(key, rules),
+            }
+        }
+        scan.tables.text = text.into();
+        Ok(scan)
+    }
+
+    /// Whether every index points into its table.
+    pub(super) fn indexes_are_good(&self) -> bool {
+        let tables = &self.tables;
+        usize::try_from(self.max_partition_key).is_ok_and(|max| max < tables.ends.len())
+            && self.explicit_hash_keys_used <= tables.explicit_hash_keys.len() as u128
+    }
+}
+
+impl Tables {
+    fn add_partition_key(&mut self, text: &mut String, key: &[u8], rules: Rules) {
+        #[cfg(test)]
+        super::work::add(key.len());
+        match (str::from_utf8(key), rules) {
+            (Ok(key), _) => text.push_str(key),
+            (Err(_), Rules::Strict) => self.bad_partition_keys.push(self.ends.len()),
+            (Err(_), Rules::Kcl) => kcl::push_repaired(text, key),
+        }
+        self.ends.push(text.len());
+    }
+
+    fn add_explicit_hash_key(&mut self, key: &[u8], rules: Rules) {
+        let parsed = match rules {
+            Rules::Strict => explicit_hash_key::parse(key),
+            Rules::Kcl => kcl::parse_big_integer(key),
+        };
+        if let Err(error) = parsed {
+            self.bad_explicit_hash_keys.push((self.explicit_hash_keys.len(), error));
+        }
+        self.explicit_hash_keys.push(parsed.unwrap_or(0));
+    }
+
+    /// Whether every entry of both tables could be read.
+    pub(super) fn are_good(&self) -> bool {
+        self.bad_partition_keys.is_empty() && self.bad_explicit_hash_keys.is_empty()
+    }
+
+    /// How many partition keys there are.
+    pub(super) fn partition_keys(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// How many explicit hash keys there are.
+    pub(super) fn explicit_hash_keys(&self) -> usize {
+        self.explicit_hash_keys.len()
+    }
+
+    /// A partition key by its index.
+    #[inline]
+    pub(super) fn partition_key(&self, index: u64) -> Option<&str> {
+        let index = usize::try_from(index).ok()?;
+        let end = *self.ends.get(index)?;
+        let start = index.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |end| *end);
+        self.text.get(start..end)
+    }
+
+    /// A partition key of these tables, shared without copying.
+    #[inline]
+    pub(super) fn share(&self, partition_key: &str) -> ByteString {
+        self.text.slice_ref(partition_key)
+    }
+
+    /// Whether a partition key is UTF-8.
+    pub(super) fn is_bad_partition_key(&self, index: u64) -> bool {
+        usize::try_from(index).is_ok_and(|index| self.bad_partition_keys.binary_search(&index).is_ok())
+    }
+
+    /// An explicit hash key by its index.
+    #[inline]
+    pub(super) fn explicit_hash_key(&self, index: u64) -> Option<u128> {
+        self.explicit_hash_keys.get(usize::try_from(index).ok()?).copied()
+    }
+
+    /// What is wrong with an explicit hash key, if anything.
+    pub(super) fn explicit_hash_key_error(&self, index: u64) -> Option<InvalidExplicitHashKey> {
+        let index = usize::try_from(index).ok()?;
+        let at = self.bad_explicit_hash_keys.binary_search_by_key(&index, |(index, _)| *index).ok()?;
+        self.bad_explicit_hash_keys.get(at).map(|(_, error)| *error)
+    }
+}
