@@ -38,16 +38,25 @@ impl<'a> Fields<'a> {
         self.reader.remaining()
     }
 
+    /// The next field if it is a user record as every known encoder writes it; nothing has been read of others.
+    ///
+    /// This is what nearly every field is. It stays in registers, which more general results would not.
+    #[inline(always)]
+    pub(super) fn usual_record(&mut self) -> Option<RecordFields<'a>> {
+        let mut reader = self.reader;
+        let message = reader.eat(outer_tag::RECORD).then(|| reader.delimited().ok())??;
+        let record = usual_record(message)?;
+        self.reader = reader;
+        Some(record)
+    }
+
     /// The next field; none at the end. A known field with another wire type than its own is an unknown field, as it
     /// is to every protobuf implementation that follows the specification.
-    #[inline]
+    #[inline(never)]
     pub(super) fn next(&mut self) -> Result<Option<Field<'a>>, ParseError> {
-        if self.reader.eat(outer_tag::RECORD) {
-            return Ok(Some(Field::Record(record(self.reader.delimited()?)?)));
-        }
         while let Some(tag) = self.reader.tag()? {
             return Ok(Some(match tag.known() {
-                outer_tag::RECORD => Field::Record(record(self.reader.delimited()?)?),
+                outer_tag::RECORD => Field::Record(any_record(self.reader.delimited()?)?),
                 outer_tag::PARTITION_KEY => Field::PartitionKey(self.reader.delimited()?),
                 outer_tag::EXPLICIT_HASH_KEY => Field::ExplicitHashKey(self.reader.delimited()?),
                 _ => {
@@ -62,29 +71,19 @@ impl<'a> Fields<'a> {
     /// The next user record of a body that is known to parse.
     #[inline]
     pub(super) fn next_record(&mut self) -> Option<RecordFields<'a>> {
-        if self.reader.eat(outer_tag::RECORD) {
-            return record(self.reader.delimited().ok()?).ok();
-        }
-        while let Ok(Some(field)) = self.next() {
-            if let Field::Record(record) = field {
+        loop {
+            if let Some(record) = self.usual_record() {
+                return Some(record);
+            }
+            if let Field::Record(record) = self.next().ok()?? {
                 return Some(record);
             }
         }
-        None
     }
 }
 
-/// Parses a user record.
-#[inline]
-fn record(message: &[u8]) -> Result<RecordFields<'_>, ParseError> {
-    match usual_record(message) {
-        Some(record) => Ok(record),
-        None => unusual_record(message),
-    }
-}
-
-/// Parses a user record with each field once, in ascending order, as every known encoder writes it; none for others.
-#[inline]
+/// Parses a user record that has each field once, in ascending order, as every known encoder writes it.
+#[inline(always)]
 fn usual_record(message: &[u8]) -> Option<RecordFields<'_>> {
     #[cfg(test)]
     super::work::add(1);
@@ -99,8 +98,7 @@ fn usual_record(message: &[u8]) -> Option<RecordFields<'_>> {
 }
 
 /// Parses a user record with any fields in any order. Of a field that occurs more than once the last one counts.
-#[inline(never)]
-fn unusual_record(message: &[u8]) -> Result<RecordFields<'_>, ParseError> {
+fn any_record(message: &[u8]) -> Result<RecordFields<'_>, ParseError> {
     let mut reader = Reader::new(message);
     let (mut partition_key, mut explicit_hash_key, mut data) = (None, None, None);
     while let Some(tag) = reader.tag()? {

@@ -2,7 +2,7 @@
 
 use bytestring::ByteString;
 
-use super::body::{Field, Fields};
+use super::body::{Field, Fields, RecordFields};
 use super::error::ParseError;
 use super::kcl;
 use crate::InvalidExplicitHashKey;
@@ -48,21 +48,29 @@ impl Scan {
         let mut scan = Self { tables: Tables::default(), records: 0, max_partition_key: 0, explicit_hash_keys_used: 0 };
         let mut text = String::new();
         let mut fields = Fields::new(body);
-        while let Some(field) = fields.next()? {
-            match field {
-                Field::Record(record) => {
-                    scan.records += 1;
-                    scan.max_partition_key = scan.max_partition_key.max(record.partition_key);
-                    if let Some(index) = record.explicit_hash_key {
-                        scan.explicit_hash_keys_used = scan.explicit_hash_keys_used.max(u128::from(index) + 1);
-                    }
-                }
-                Field::PartitionKey(key) => scan.tables.add_partition_key(&mut text, key, rules),
-                Field::ExplicitHashKey(key) => scan.tables.add_explicit_hash_key(key, rules),
+        loop {
+            if let Some(record) = fields.usual_record() {
+                scan.add_record(&record);
+                continue;
+            }
+            match fields.next()? {
+                Some(Field::Record(record)) => scan.add_record(&record),
+                Some(Field::PartitionKey(key)) => scan.tables.add_partition_key(&mut text, key, rules),
+                Some(Field::ExplicitHashKey(key)) => scan.tables.add_explicit_hash_key(key, rules),
+                None => break,
             }
         }
         scan.tables.text = text.into();
         Ok(scan)
+    }
+
+    #[inline(always)]
+    fn add_record(&mut self, record: &RecordFields<'_>) {
+        self.records += 1;
+        self.max_partition_key = self.max_partition_key.max(record.partition_key);
+        if let Some(index) = record.explicit_hash_key {
+            self.explicit_hash_keys_used = self.explicit_hash_keys_used.max(u128::from(index) + 1);
+        }
     }
 
     /// Whether every index points into its table.

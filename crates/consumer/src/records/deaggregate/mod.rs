@@ -53,8 +53,8 @@ impl Deaggregation {
     pub(super) fn user_records(&self, records: Vec<Record>) -> Result<UserRecords, Undecodable> {
         let mut out = UserRecords { records: Vec::with_capacity(records.len()), ..UserRecords::default() };
         for record in records {
-            let outer = Outer { partition_key: record.partition_key.clone().map(Into::into), explicit_hash_key: None };
-            let deaggregated = deaggregate(record.data.clone(), outer);
+            // The record keeps its keys; they say nothing about what is inside.
+            let deaggregated = deaggregate(record.data.clone(), Outer::default());
             out.count(deaggregated.classification());
             match deaggregated {
                 Deaggregated::Aggregated(aggregate) => {
