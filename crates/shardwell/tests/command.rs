@@ -430,3 +430,24 @@ fn a_malformed_line_sets_the_exit_code_and_the_others_are_done() {
     assert_code(&unkeyed, 1);
     assert!(stderr(&unkeyed).contains("line 1: a user record needs a partition key"), "{}", stderr(&unkeyed));
 }
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    for verb in ["encode", "decode"] {
+        let mut child = command(&["records", verb])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the command starts");
+        drop(child.stdout.take());
+        let mut stdin = child.stdin.take().expect("piped");
+        // More than its buffer holds, so that it must write; whether it still reads all of it does not matter.
+        let line = format!("{{\"data\":\"{}\",\"partition_key\":\"k\"}}\n", "YWFh".repeat(10_000));
+        let _ = stdin.write_all(line.as_bytes());
+        drop(stdin);
+        let output = child.wait_with_output().expect("the command ends");
+        assert_code(&output, 0);
+        assert_eq!(stderr(&output), "", "{verb}");
+    }
+}

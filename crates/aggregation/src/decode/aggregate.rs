@@ -92,7 +92,7 @@ impl Aggregate {
 
     /// The user records, borrowed.
     pub fn iter(&self) -> UserRecordViews<'_> {
-        UserRecordViews { aggregate: self, fields: Fields::new(self.body()), next: 0 }
+        UserRecordViews { aggregate: self, fields: Fields::new(self.records()), next: 0 }
     }
 
     pub(super) fn tables(&self) -> &Tables {
@@ -106,7 +106,7 @@ impl Aggregate {
 
     /// What routes each user record that is delivered: the index of its partition key, and its explicit hash key.
     pub(super) fn routes(&self) -> impl Iterator<Item = (u64, Option<u128>)> + '_ {
-        let mut fields = Fields::new(self.body());
+        let mut fields = Fields::new(self.records());
         let records = (0..self.read).map_while(move |_| fields.next_record());
         records.map(|record| self.route(&record)).filter(|(key, explicit)| self.delivers(*key, *explicit))
     }
@@ -123,8 +123,10 @@ impl Aggregate {
         self.membership.as_ref().is_none_or(|membership| membership.contains(partition_key, explicit_hash_key))
     }
 
-    fn body(&self) -> &[u8] {
-        body(&self.data)
+    /// The part of the body that holds the user records.
+    #[inline]
+    fn records(&self) -> &[u8] {
+        self.tables.records_of(body(&self.data))
     }
 
     /// The user record that follows in `fields` as the `n`-th; none where a filter leaves it out.
@@ -181,7 +183,7 @@ impl<'a> Iterator for UserRecordViews<'a> {
 #[derive(Clone, Debug)]
 pub struct UserRecords {
     aggregate: Aggregate,
-    /// How much of the body has been read.
+    /// How much of the part with the user records has been read.
     offset: usize,
     next: u64,
 }
@@ -192,11 +194,11 @@ impl Iterator for UserRecords {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let aggregate = &self.aggregate;
-        let body = aggregate.body();
+        let records = aggregate.records();
         while self.next < aggregate.read {
-            let mut fields = Fields::new(body.get(self.offset..)?);
+            let mut fields = Fields::new(records.get(self.offset..)?);
             let record = fields.next_record()?;
-            self.offset = body.len() - fields.remaining();
+            self.offset = records.len() - fields.remaining();
             let n = self.next;
             self.next += 1;
             if let Some(view) = aggregate.view(&record, n) {

@@ -35,19 +35,26 @@ impl<'a> Fields<'a> {
     /// How many bytes of the body are left.
     #[inline]
     pub(super) fn remaining(&self) -> usize {
-        self.reader.remaining()
+        self.reader.rest().len()
     }
 
     /// The next field if it is a user record as every known encoder writes it; nothing has been read of others.
-    ///
-    /// This is what nearly every field is. It stays in registers, which more general results would not.
     #[inline(always)]
     pub(super) fn usual_record(&mut self) -> Option<RecordFields<'a>> {
-        let mut reader = self.reader;
-        let message = reader.eat(outer_tag::RECORD).then(|| reader.delimited().ok())??;
-        let record = usual_record(message)?;
-        self.reader = reader;
+        let (record, rest) = usual_record(self.reader.rest())?;
+        self.reader = Reader::new(rest);
         Some(record)
+    }
+
+    /// The same for a partition key.
+    #[inline(always)]
+    pub(super) fn usual_partition_key(&mut self) -> Option<&'a [u8]> {
+        let [outer_tag::PARTITION_KEY, field @ ..] = self.reader.rest() else { return None };
+        let (key, rest) = short_delimited(field)?;
+        self.reader = Reader::new(rest);
+        #[cfg(test)]
+        super::work::add(1);
+        Some(key)
     }
 
     /// The next field; none at the end. A known field with another wire type than its own is an unknown field, as it
@@ -82,19 +89,46 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Parses a user record that has each field once, in ascending order, as every known encoder writes it.
+/// Parses a field that is a user record with each of its fields once, in ascending order, with lengths and indexes
+/// below 2^14. Returns what follows as well.
+///
+/// This is what nearly every field is, and what reading spends its time on beside MD5. Slices are passed by value so
+/// that everything stays in registers.
 #[inline(always)]
-fn usual_record(message: &[u8]) -> Option<RecordFields<'_>> {
+fn usual_record(field: &[u8]) -> Option<(RecordFields<'_>, &[u8])> {
     #[cfg(test)]
     super::work::add(1);
-    let mut reader = Reader::new(message);
-    let partition_key = reader.eat(record_tag::PARTITION_KEY_INDEX).then(|| reader.varint().ok())??;
-    let explicit_hash_key = match reader.eat(record_tag::EXPLICIT_HASH_KEY_INDEX) {
-        true => Some(reader.varint().ok()?),
-        false => None,
+    let [outer_tag::RECORD, field @ ..] = field else { return None };
+    let (message, rest) = short_delimited(field)?;
+    let [record_tag::PARTITION_KEY_INDEX, message @ ..] = message else { return None };
+    let (partition_key, message) = short_varint(message)?;
+    let (explicit_hash_key, message) = match message {
+        [record_tag::EXPLICIT_HASH_KEY_INDEX, message @ ..] => {
+            let (index, message) = short_varint(message)?;
+            (Some(index), message)
+        }
+        message => (None, message),
     };
-    let data = reader.eat(record_tag::DATA).then(|| reader.delimited().ok())??;
-    (reader.remaining() == 0).then_some(RecordFields { partition_key, explicit_hash_key, data })
+    let [record_tag::DATA, message @ ..] = message else { return None };
+    let (data, message) = short_delimited(message)?;
+    message.is_empty().then_some((RecordFields { partition_key, explicit_hash_key, data }, rest))
+}
+
+/// A varint of one or two bytes, and what follows.
+#[inline(always)]
+fn short_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    match bytes {
+        [byte @ 0..=0x7F, rest @ ..] => Some((u64::from(*byte), rest)),
+        [low, high @ 0..=0x7F, rest @ ..] => Some((u64::from(low & 0x7F) | u64::from(*high) << 7, rest)),
+        _ => None,
+    }
+}
+
+/// The content of a length-delimited field whose length is such a varint, and what follows.
+#[inline(always)]
+fn short_delimited(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = short_varint(bytes)?;
+    rest.split_at_checked(len as usize)
 }
 
 /// Parses a user record with any fields in any order. Of a field that occurs more than once the last one counts.

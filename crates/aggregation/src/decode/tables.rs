@@ -29,6 +29,8 @@ pub(super) struct Tables {
     bad_partition_keys: Vec<usize>,
     /// The explicit hash keys that are none, in ascending order.
     bad_explicit_hash_keys: Vec<(usize, InvalidExplicitHashKey)>,
+    /// How many bytes of the body hold nothing but entries of these tables: no user record begins before.
+    lead: usize,
 }
 
 /// What one pass over a body finds.
@@ -53,15 +55,30 @@ impl Scan {
                 scan.add_record(&record);
                 continue;
             }
+            if let Some(key) = fields.usual_partition_key() {
+                scan.tables.add_partition_key(&mut text, key, rules);
+                scan.add_lead(body.len() - fields.remaining());
+                continue;
+            }
             match fields.next()? {
                 Some(Field::Record(record)) => scan.add_record(&record),
                 Some(Field::PartitionKey(key)) => scan.tables.add_partition_key(&mut text, key, rules),
-                Some(Field::ExplicitHashKey(key)) => scan.tables.add_explicit_hash_key(key, rules),
+                Some(Field::ExplicitHashKey(key)) => {
+                    scan.tables.add_explicit_hash_key(key, rules);
+                    scan.add_lead(body.len() - fields.remaining());
+                }
                 None => break,
             }
         }
         scan.tables.text = text.into();
         Ok(scan)
+    }
+
+    /// Notes a table entry that ends at an offset.
+    fn add_lead(&mut self, end: usize) {
+        if self.records == 0 {
+            self.tables.lead = end;
+        }
     }
 
     #[inline(always)]
@@ -102,6 +119,12 @@ impl Tables {
             self.bad_explicit_hash_keys.push((self.explicit_hash_keys.len(), error));
         }
         self.explicit_hash_keys.push(parsed.unwrap_or(0));
+    }
+
+    /// The part of a body that the user records are in.
+    #[inline]
+    pub(super) fn records_of<'a>(&self, body: &'a [u8]) -> &'a [u8] {
+        body.get(self.lead..).unwrap_or_default()
     }
 
     /// Whether every entry of both tables could be read.

@@ -65,10 +65,10 @@ impl<'a> Reader<'a> {
         Self { rest: message }
     }
 
-    /// How many bytes are left.
+    /// What is left.
     #[inline]
-    pub(super) fn remaining(&self) -> usize {
-        self.rest.len()
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.rest
     }
 
     /// The tag of the next field; none at the end of the message.
@@ -89,10 +89,6 @@ impl<'a> Reader<'a> {
                 self.rest = rest;
                 Ok(u64::from(*byte))
             }
-            [low, high @ 0..=0x7F, rest @ ..] => {
-                self.rest = rest;
-                Ok(u64::from(low & 0x7F) | u64::from(*high) << 7)
-            }
             _ => self.long_varint(),
         }
     }
@@ -110,18 +106,6 @@ impl<'a> Reader<'a> {
             }
         }
         Err(ParseError::Truncated)
-    }
-
-    /// Moves behind the tag of a field, if that is what comes next, in one byte.
-    #[inline]
-    pub(super) fn eat(&mut self, tag: u8) -> bool {
-        match self.rest {
-            [next, rest @ ..] if *next == tag => {
-                self.rest = rest;
-                true
-            }
-            _ => false,
-        }
     }
 
     /// The bytes of a length-delimited field.

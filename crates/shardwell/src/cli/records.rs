@@ -122,7 +122,10 @@ pub(super) fn encode(args: &EncodeArgs) -> Result<()> {
             other => Ok(other?),
         }
     });
-    write_aggregated(&mut out, aggregator.finish())?;
+    let result = result.and_then(|wrong| {
+        write_aggregated(&mut out, aggregator.finish())?;
+        Ok(wrong)
+    });
     finish(result, &mut out)
 }
 
