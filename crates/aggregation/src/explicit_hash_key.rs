@@ -18,7 +18,7 @@ pub enum InvalidExplicitHashKey {
     OutOfRange,
 }
 
-/// Parses an explicit hash key. [`u128::to_string`] is the way back.
+/// Parses an explicit hash key. `to_string` of the number is the way back.
 ///
 /// ```
 /// use shardwell_aggregation::{InvalidExplicitHashKey, parse_explicit_hash_key};

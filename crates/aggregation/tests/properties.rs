@@ -2,11 +2,13 @@
 
 mod checks;
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use checks::oracle::{self, Put};
 use proptest::prelude::*;
 use proptest::sample::Index;
-use shardwell_aggregation::{Aggregator, Limits, Single};
+use shardwell_aggregation::{Aggregator, Classification, Limits, Single};
 
 fn partition_key() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -161,5 +163,33 @@ proptest! {
         }
         body.truncate(body.len().saturating_sub(cut));
         checks::agrees_with_the_oracle(&body);
+    }
+}
+
+/// A property over inputs that are all alike would prove little.
+#[test]
+fn the_bodies_that_are_tried_are_everything_that_a_body_can_be() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+
+    let mut runner = TestRunner::deterministic();
+    let bodies = wire_body();
+    let mut seen = BTreeMap::<_, u32>::new();
+    for _ in 0..2_000 {
+        let body = bodies.new_tree(&mut runner).expect("a strategy without filters").current();
+        if let Some(decoded) = oracle::decode(&body) {
+            *seen.entry(decoded.err().unwrap_or(Classification::Aggregated)).or_default() += 1;
+        }
+    }
+    for expected in [
+        Classification::Aggregated,
+        Classification::Unparsable,
+        Classification::PartitionKeyIndex,
+        Classification::ExplicitHashKeyIndex,
+        Classification::PartitionKeyEncoding,
+        Classification::ExplicitHashKey,
+        Classification::Empty,
+    ] {
+        assert!(seen.get(&expected).is_some_and(|times| *times >= 10), "{expected}: {seen:?}");
     }
 }
