@@ -84,3 +84,24 @@ async fn a_release_that_loses_its_reply_is_over_all_the_same() {
     assert!(world.leases().await.iter().all(|lease| lease.owner.is_none()));
     world.env.sleep(secs(1)).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_table_in_trouble_is_not_hammered_by_a_checkpoint_that_waits() {
+    let mut world = World::new(1).with_script(|_, _, _| Reaction::Take(millis(20)));
+    let renewals = Arc::new(AtomicU64::new(0));
+    let counted = renewals.clone();
+    world.faults = Arc::new(move |method| match method {
+        "renew" => {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Fault::Refuse
+        }
+        _ => Fault::None,
+    });
+    world.put(20, 1);
+    let worker = world.start(world.builder("w", &SimEnv::new(1, START)).batch_records(10));
+    world.until_all_seen(secs(5)).await;
+    // The stop asks for the checkpoint at once, and waits until the lease is not trusted any more.
+    worker.stop().await.expect("a stop");
+    let calls = renewals.load(Ordering::Relaxed);
+    assert!((2..=40).contains(&calls), "{calls} renewals in the nine seconds that the lease was trusted");
+}
