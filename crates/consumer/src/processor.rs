@@ -13,7 +13,7 @@ use crate::worker::with_causes;
 
 /// The code that handles the records of a shard: the one trait that a consumer service implements.
 ///
-/// A processor is made by the worker's factory for each lane of each shard that the worker holds (lane 0 alone for now),
+/// A processor is made by the worker's factory for each lane of each shard that the worker holds (so far lane 0 alone),
 /// is called by one caller at a time, and is dropped when the lease goes. Its code may block its thread: that costs
 /// throughput and never a lease.
 ///
@@ -117,7 +117,7 @@ pub struct LaneContext {
     pub stream: String,
     /// The shard.
     pub shard: ShardId,
-    /// The lane of the shard: an ordered sub-stream of it, by partition key. Always 0 for now.
+    /// The lane of the shard: an ordered sub-stream of it, by partition key. Always 0 so far.
     pub lane: u32,
     /// The worker.
     pub worker: WorkerId,
