@@ -3,6 +3,7 @@
 //! Everything that is written to a held lease's row while it is held is written here, one write at a time per lease, so
 //! the counter has one writer. Whoever needs a checkpoint sooner than the next renewal asks for a [`Flush`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,15 +116,14 @@ async fn renew(shared: &Shared, due: &[Arc<HeldLease>]) {
     let refresh = shared.retention() / TIP_REFRESHES_PER_RETENTION;
     let token = || WriteToken::new(shared.env.random());
     let renewals = due.iter().map(|lease| lease.renewal(started, token(), refresh)).collect();
-    let mut unanswered: Vec<_> = due.iter().map(|lease| lease.key().clone()).collect();
+    let mut unanswered: BTreeMap<_, _> = due.iter().map(|lease| (lease.key().clone(), lease)).collect();
     let mut answers = shared.store.renew(&shared.worker, renewals);
     while let Ok(Some(Renewed { key, outcome })) = shared.env.deadline(deadline, answers.next()).await {
-        unanswered.retain(|other| *other != key);
-        if let Some(lease) = due.iter().find(|lease| *lease.key() == key) {
+        if let Some(lease) = unanswered.remove(&key) {
             apply(shared, lease, outcome, started);
         }
     }
-    for lease in due.iter().filter(|lease| unanswered.contains(lease.key())) {
+    for lease in unanswered.into_values() {
         warn!(lease = %lease.key(), "no answer to a lease renewal; it is repeated");
         count(shared, "unknown");
         lease.renew_at(shared.env.now().plus(shared.timing.renew_retry()));

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use shardwell_core::leasing::LeaseTiming;
 use shardwell_core::{
-    Env, EnvExt, LeaseListing, LeaseStore, Monotonic, StoreError, StoreErrorKind, Stream, StreamDescription, WorkerId,
+    Env, EnvExt, LeaseListing, LeaseStore, Monotonic, ShardId, StoreError, StoreErrorKind, Stream, StreamDescription,
+    WorkerId,
 };
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
@@ -198,6 +199,11 @@ impl Shared {
 
     pub(crate) fn retention(&self) -> Duration {
         Duration::from_millis(self.retention_ms.load(Ordering::Relaxed))
+    }
+
+    /// The labels of a metric with a shard.
+    pub(crate) fn labels(&self, shard: &ShardId) -> [(&'static str, String); 2] {
+        [("application", self.application.clone()), ("shard", shard.to_string())]
     }
 
     /// Keeps the newest listing for the status.

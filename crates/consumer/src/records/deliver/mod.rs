@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use metrics::{counter, gauge};
 use shardwell_core::delivery::{Batch, Command, Delivery, Event, Verdict};
-use shardwell_core::{ChildShard, EnvExt, Monotonic, Task};
+use shardwell_core::{ChildShard, EnvExt, ExtendedSequenceNumber, Monotonic, Task};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -146,11 +146,7 @@ impl Deliver {
         for command in commands {
             match command {
                 Command::Invoke { batch, attempt } => self.invoke(batch, attempt),
-                Command::Done { up_to, records, weight } => {
-                    self.room.release(weight);
-                    self.lease.progress().done(up_to);
-                    self.count_done(records);
-                }
+                Command::Done { up_to, records, weight } => self.done(up_to, records, weight),
             }
         }
     }
@@ -158,15 +154,16 @@ impl Deliver {
     fn invoke(&mut self, batch: Batch, attempt: u32) {
         let Some(processor) = self.processor.take() else { return };
         if attempt > 1 {
-            counter!(RETRIES, "application" => self.shared.application.clone(), "shard" => self.lease.shard().to_string())
-                .increment(1);
+            counter!(RETRIES, &self.shared.labels(self.lease.shard())).increment(1);
         }
         let call = processor.process(batch, attempt, self.behind_latest, self.cancel.clone());
         self.invocation = Some(call.boxed());
     }
 
-    fn count_done(&self, records: usize) {
-        let labels = [("application", self.shared.application.clone()), ("shard", self.lease.shard().to_string())];
+    fn done(&self, up_to: ExtendedSequenceNumber, records: usize, weight: usize) {
+        self.room.release(weight);
+        self.lease.progress().done(up_to);
+        let labels = self.shared.labels(self.lease.shard());
         counter!(RECORDS_DONE, &labels).increment(records as u64);
         if let Some(arrival) = self.processor.as_ref().and_then(Processor::newest_arrival) {
             gauge!(ITERATOR_AGE, &labels).set(self.shared.env.timestamp().since(arrival).as_secs_f64());
@@ -233,9 +230,7 @@ impl Deliver {
         let env = self.shared.env.clone();
         for command in self.delivery.step(Event::Finished(verdict), env.now(), env.random(), false) {
             if let Command::Done { up_to, records, weight } = command {
-                self.room.release(weight);
-                self.lease.progress().done(up_to);
-                self.count_done(records);
+                self.done(up_to, records, weight);
             }
         }
     }

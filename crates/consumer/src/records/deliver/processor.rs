@@ -137,7 +137,7 @@ impl Processor {
                 })
             })
             .await;
-        let labels = [("application", self.shared.application.clone()), ("shard", self.lane.shard.to_string())];
+        let labels = self.shared.labels(&self.lane.shard);
         histogram!(PROCESSOR_TIME, &labels).record(self.shared.env.now().since(started).as_secs_f64());
         let (verdict, result) = match answer {
             Ok(Outcome::Done) => {

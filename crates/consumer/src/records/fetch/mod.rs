@@ -105,7 +105,7 @@ impl Fetch {
                     self.pacer.on_read(started, read.records.len(), bytes);
                     self.count(&read, bytes);
                     let end = read.end.clone();
-                    if let Some(fetched) = self.accept(read, reserved)? {
+                    if let Some(fetched) = self.accept(read, bytes, reserved)? {
                         // Nobody listens: the consumer is stopping, and drops this task.
                         let _ = out.send(fetched);
                     }
@@ -164,8 +164,8 @@ impl Fetch {
         }
     }
 
-    /// Takes in what was read.
-    fn accept(&mut self, read: Read, reserved: budget::Reservation) -> Result<Option<Fetched>, Over> {
+    /// Takes in what was read, of which `payload` bytes are payload.
+    fn accept(&mut self, read: Read, payload: usize, reserved: budget::Reservation) -> Result<Option<Fetched>, Over> {
         self.failures = 0;
         self.lease.activity().update(|activity| {
             activity.fetching = Fetching::Reading;
@@ -177,7 +177,7 @@ impl Fetch {
         if let Some(first_left) = self.horizon.check(&read) {
             self.lost(first_left)?;
         }
-        let (count, payload) = (read.records.len(), read.records.iter().map(|record| record.data.len()).sum());
+        let count = read.records.len();
         let records = match self.deaggregation.user_records(read.records) {
             Ok(out) => self.deaggregated(out),
             Err(Undecodable { sequence_number, error }) => {
@@ -225,8 +225,7 @@ impl Fetch {
 
     /// Notes how far behind the shard is: for the metric, for the warning, and at the tip for the next owner.
     fn watch(&mut self, behind: Duration, newest: Option<&UserRecord>) {
-        gauge!(BEHIND_LATEST, "application" => self.shared.application.clone(), "shard" => self.lease.shard().to_string())
-            .set(behind.as_secs_f64());
+        gauge!(BEHIND_LATEST, &self.labels()).set(behind.as_secs_f64());
         if let Some(newest) = newest {
             self.lease.progress().read_up_to(newest.position);
         }
@@ -288,17 +287,26 @@ impl Fetch {
     /// The end of the shard. One without children may be the end of the whole stream, which finishes nothing.
     async fn end(&self, children: Vec<ChildShard>) -> Over {
         while children.is_empty() {
-            match self.shared.stream.describe().await {
-                Ok(description) if description.status != StreamStatus::Deleting => break,
-                Ok(_) => return self.deleted(),
-                Err(error) if error.kind() == StreamErrorKind::NotFound => return self.deleted(),
-                Err(error) => {
-                    warn!(%error, "a shard ended without children; cannot tell whether its stream is gone; trying again");
-                    self.shared.env.sleep(MAX_READ_BACKOFF).await;
-                }
+            match self.stream_is_there().await {
+                Some(true) => break,
+                Some(false) => return self.deleted(),
+                None => {}
             }
         }
         Over(Fetched::Ended { children })
+    }
+
+    /// Whether the stream still exists. `None`, after a pause, when that cannot be told.
+    async fn stream_is_there(&self) -> Option<bool> {
+        match self.shared.stream.describe().await {
+            Ok(description) => Some(description.status != StreamStatus::Deleting),
+            Err(error) if error.kind() == StreamErrorKind::NotFound => Some(false),
+            Err(error) => {
+                warn!(%error, "cannot tell whether the stream is gone; trying again");
+                self.shared.env.sleep(MAX_READ_BACKOFF).await;
+                None
+            }
+        }
     }
 
     fn deleted(&self) -> Over {
@@ -307,18 +315,13 @@ impl Fetch {
 
     /// There is no such shard any more: either the stream is gone, or the shard was trimmed with what was left in it.
     async fn gone(&mut self) -> Result<(), Over> {
-        match self.shared.stream.describe().await {
-            Ok(description) if description.status != StreamStatus::Deleting => {
+        match self.stream_is_there().await {
+            Some(true) => {
                 self.lost(None)?;
                 Err(Over(Fetched::Ended { children: Vec::new() }))
             }
-            Ok(_) => Err(self.deleted()),
-            Err(error) if error.kind() == StreamErrorKind::NotFound => Err(self.deleted()),
-            Err(error) => {
-                warn!(%error, "cannot tell whether the stream is gone; trying again");
-                self.shared.env.sleep(MAX_READ_BACKOFF).await;
-                Ok(())
-            }
+            Some(false) => Err(self.deleted()),
+            None => Ok(()),
         }
     }
 
@@ -335,7 +338,7 @@ impl Fetch {
     }
 
     fn labels(&self) -> [(&'static str, String); 2] {
-        [("application", self.shared.application.clone()), ("shard", self.lease.shard().to_string())]
+        self.shared.labels(self.lease.shard())
     }
 }
 
