@@ -24,6 +24,9 @@
 //! # Ok::<(), shardwell_aggregation::AddError>(())
 //! ```
 //!
+//! Most of the time of both goes into the MD5 at the end of each record. Many records at once, as a read from a stream
+//! returns them, take a fraction of it: see [`deaggregate_batch`].
+//!
 //! [`deaggregate`] tells apart what is not aggregated, what is broken and how, and what is good, and never yields a
 //! part of a broken record. [`deaggregate_like_kcl`] reads as the Java KCL does, losses included. What to do with user
 //! records that belong to another shard is a [`RangePolicy`].
@@ -76,7 +79,7 @@
 //! assert_eq!(shards.iter().filter(|range| range.contains(key)).count(), 1);
 //! ```
 //!
-//! [`ShardMap`] looks shards up, [`parse_explicit_hash_key`] reads hash keys as the API writes them.
+//! [`hash_keys`] hashes many keys at once, [`ShardMap`] looks shards up, [`parse_explicit_hash_key`] reads hash keys as the API writes them.
 
 #![warn(missing_docs)]
 
@@ -90,12 +93,12 @@ mod range;
 mod shard_map;
 
 pub use decode::{
-    Aggregate, Classification, Deaggregated, KclDeaggregated, KclLoss, KclLossReason, Malformed, NotAggregated, Outer,
-    ParseError, RangeCounts, RangePolicy, RawRecord, UserRecord, UserRecordView, UserRecordViews, UserRecords,
-    deaggregate, deaggregate_like_kcl,
+    Aggregate, Classification, Deaggregated, DeaggregatedBatch, KclDeaggregated, KclLoss, KclLossReason, Malformed,
+    NotAggregated, Outer, ParseError, RangeCounts, RangePolicy, RawRecord, UserRecord, UserRecordView, UserRecordViews,
+    UserRecords, deaggregate, deaggregate_batch, deaggregate_like_kcl,
 };
 pub use encode::{AddError, AggregatedRecord, Aggregator, InvalidLimits, Limits, Single};
 pub use explicit_hash_key::{InvalidExplicitHashKey, parse_explicit_hash_key};
-pub use hash_key::{effective_hash_key, hash_key};
+pub use hash_key::{effective_hash_key, hash_key, hash_keys};
 pub use range::{HashKeyRange, InvalidRange};
 pub use shard_map::{OverlappingRanges, ShardMap};

@@ -2,7 +2,9 @@
 
 use allocation_counter::measure;
 use bytes::Bytes;
-use shardwell_aggregation::{Aggregator, Deaggregated, HashKeyRange, Limits, Outer, RangePolicy, deaggregate};
+use shardwell_aggregation::{
+    Aggregator, Deaggregated, HashKeyRange, Limits, Outer, RangePolicy, deaggregate, deaggregate_batch,
+};
 
 const KEYS: [&str; 3] = ["N14228", "N24211", "a key that is longer than any inline representation of a short text"];
 
@@ -69,6 +71,23 @@ fn reading_allocates_the_same_for_few_and_many_user_records() {
     let few = read(20);
     assert!(few > 0 && few < 20, "{few}");
     assert_eq!(read(5_000), few);
+}
+
+#[test]
+fn reading_a_batch_allocates_the_same_for_few_and_many_user_records() {
+    let read = |user_records: usize| {
+        let records: Vec<_> = (0..20).map(|_| aggregate(user_records)).collect();
+        measure(|| {
+            for deaggregated in deaggregate_batch(records.iter().map(|data| (data.clone(), Outer::default()))) {
+                let Deaggregated::Aggregated(aggregate) = deaggregated else { panic!("it is aggregated") };
+                assert_eq!(aggregate.into_iter().count(), user_records);
+            }
+        })
+        .count_total
+    };
+    let few = read(20);
+    assert!(few > 0 && few < 20 * 20, "{few}");
+    assert_eq!(read(1_000), few);
 }
 
 #[test]

@@ -126,6 +126,31 @@ proptest! {
     }
 
     #[test]
+    fn a_batch_is_read_as_its_records_are(
+        records in prop::collection::vec(
+            (
+                prop_oneof![
+                    3 => puts().prop_map(|puts| oracle::seal(&oracle::encode(&puts))),
+                    2 => wire_body().prop_map(|body| oracle::seal(&body)),
+                    1 => prop::collection::vec(any::<u8>(), 0..60).prop_map(Bytes::from),
+                ],
+                prop::option::weighted(0.2, (any::<Index>(), any::<u8>())),
+            ),
+            0..10,
+        ),
+    ) {
+        let damaged = |(data, damage): (Bytes, Option<(Index, u8)>)| match damage {
+            Some((at, flip)) if !data.is_empty() => {
+                let mut damaged = data.to_vec();
+                damaged[at.index(data.len())] ^= flip;
+                damaged.into()
+            }
+            _ => data,
+        };
+        checks::batches_agree(&records.into_iter().map(damaged).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn any_bytes_are_classified(bytes: Vec<u8>, magic: bool) {
         let magic: &[u8] = if magic { &[0xF3, 0x89, 0x9A, 0xC2] } else { &[] };
         checks::survives(&Bytes::from([magic, &bytes].concat()));

@@ -111,26 +111,26 @@ impl Aggregate {
         records.map(|record| self.route(&record)).filter(|(key, explicit)| self.delivers(*key, *explicit))
     }
 
-    #[inline]
+    #[inline(always)]
     fn route(&self, record: &RecordFields<'_>) -> (u64, Option<u128>) {
         let explicit = record.explicit_hash_key;
         let explicit = explicit.and_then(|index| self.tables.explicit_hash_key(index & self.index_mask));
         (record.partition_key & self.index_mask, explicit)
     }
 
-    #[inline]
+    #[inline(always)]
     fn delivers(&self, partition_key: u64, explicit_hash_key: Option<u128>) -> bool {
         self.membership.as_ref().is_none_or(|membership| membership.contains(partition_key, explicit_hash_key))
     }
 
     /// The part of the body that holds the user records.
-    #[inline]
+    #[inline(always)]
     fn records(&self) -> &[u8] {
         self.tables.records_of(body(&self.data))
     }
 
     /// The user record that follows in `fields` as the `n`-th; none where a filter leaves it out.
-    #[inline]
+    #[inline(always)]
     fn view<'a>(&'a self, record: &RecordFields<'a>, n: u64) -> Option<UserRecordView<'a>> {
         let (partition_key, explicit_hash_key) = self.route(record);
         if !self.delivers(partition_key, explicit_hash_key) {
@@ -161,7 +161,8 @@ pub struct UserRecordViews<'a> {
 impl<'a> Iterator for UserRecordViews<'a> {
     type Item = UserRecordView<'a>;
 
-    #[inline]
+    // A view that is returned through memory costs as much as making it does.
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         while self.next < self.aggregate.read {
             let record = self.fields.next_record()?;

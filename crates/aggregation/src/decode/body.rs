@@ -76,7 +76,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The next user record of a body that is known to parse.
-    #[inline]
+    #[inline(always)]
     pub(super) fn next_record(&mut self) -> Option<RecordFields<'a>> {
         loop {
             if let Some(record) = self.usual_record() {

@@ -5,6 +5,7 @@
 
 use super::aggregate::Aggregate;
 use super::tables::Tables;
+use crate::digest::md5_many;
 use crate::{HashKeyRange, hash_key};
 
 /// What to do with user records whose hash key lies outside the range of the shard they are read from.
@@ -65,8 +66,8 @@ impl Aggregate {
             return (kept, RangeCounts { inside: 0, outside, dropped });
         };
         let mut membership = Membership::new(kept, self.tables());
-        let inside = self.routes().filter(|(key, explicit)| membership.decide(self.tables(), *key, *explicit));
-        let inside = inside.count() as u64;
+        membership.decide_all(self.tables(), self.routes());
+        let inside = self.routes().filter(|(key, explicit)| membership.contains(*key, *explicit)).count() as u64;
         let total = self.len();
         let outside = total - inside;
         let counts = |dropped| RangeCounts { inside, outside, dropped };
@@ -118,6 +119,26 @@ impl Membership {
             super::work::add(key.len());
             self.range.contains(hash_key(key.as_bytes()))
         })
+    }
+
+    /// Decides about many user records, with the partition keys that they need hashed side by side.
+    pub(super) fn decide_all(&mut self, tables: &Tables, routes: impl Iterator<Item = (u64, Option<u128>)>) {
+        let mut used = Vec::new();
+        for (partition_key, _) in routes.filter(|(_, explicit)| explicit.is_none()) {
+            let index = usize::try_from(partition_key).ok();
+            if let Some((index, known)) = index.and_then(|index| Some((index, self.partition_keys.get_mut(index)?)))
+                && known.is_none()
+            {
+                *known = Some(false);
+                used.push(index);
+            }
+        }
+        let keys = used.iter().map(|index| tables.partition_key(*index as u64).unwrap_or_default().as_bytes());
+        md5_many(keys, |number, digest| {
+            #[cfg(test)]
+            super::work::add(tables.partition_key(used[number] as u64).map_or(0, str::len));
+            self.partition_keys[used[number]] = Some(self.range.contains(u128::from_be_bytes(digest)));
+        });
     }
 
     /// The same for what has been decided before.

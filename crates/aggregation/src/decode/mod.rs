@@ -1,6 +1,7 @@
 //! From a record as Kinesis returns it to the user records in it.
 
 mod aggregate;
+mod batch;
 mod body;
 mod error;
 mod filter;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 pub use aggregate::{Aggregate, UserRecord, UserRecordView, UserRecordViews, UserRecords};
+pub use batch::{DeaggregatedBatch, deaggregate_batch};
 pub use error::{Malformed, NotAggregated, ParseError};
 pub use filter::{RangeCounts, RangePolicy};
 pub use kcl::{KclDeaggregated, KclLoss, KclLossReason, deaggregate_like_kcl};
@@ -23,7 +25,7 @@ pub use kcl::{KclDeaggregated, KclLoss, KclLossReason, deaggregate_like_kcl};
 use self::aggregate::body;
 use self::body::Fields;
 use self::tables::{Rules, Scan};
-use crate::digest::md5;
+use crate::digest::{Digest, md5};
 use crate::format::{DIGEST_BYTES, ENVELOPE_BYTES, MAGIC};
 
 /// The keys that a record has in the stream. They say nothing about the user records of an aggregated record, and
@@ -122,11 +124,18 @@ pub enum Classification {
 /// let plain = deaggregate(Bytes::from_static(b"{\"tail\": \"N14228\"}"), Outer::default());
 /// assert!(matches!(plain, Deaggregated::NotAggregated { reason: NotAggregated::TooShort, .. }));
 /// ```
+///
+/// See [`deaggregate_batch`] for many records.
 pub fn deaggregate(data: Bytes, outer: Outer) -> Deaggregated {
-    let raw = |data| RawRecord::new(data, outer);
-    if let Err(reason) = envelope(&data) {
-        return Deaggregated::NotAggregated { record: raw(data), reason };
+    match envelope(&data) {
+        Ok(()) => read(data, outer),
+        Err(reason) => Deaggregated::NotAggregated { record: RawRecord::new(data, outer), reason },
     }
+}
+
+/// Reads a record of which length, magic and digest are good.
+fn read(data: Bytes, outer: Outer) -> Deaggregated {
+    let raw = |data| RawRecord::new(data, outer);
     let scan = match Scan::new(body(&data), Rules::Strict) {
         Ok(scan) => scan,
         Err(error) => return Deaggregated::Malformed { record: raw(data), error: error.into() },
@@ -143,16 +152,23 @@ pub fn deaggregate(data: Bytes, outer: Outer) -> Deaggregated {
 
 /// Checks length, magic and digest, in this order.
 fn envelope(data: &[u8]) -> Result<(), NotAggregated> {
+    let body = enveloped(data)?;
+    check_digest(data, &md5(body))
+}
+
+/// Checks length and magic, in this order. Returns what the digest has to be of.
+fn enveloped(data: &[u8]) -> Result<&[u8], NotAggregated> {
     if data.len() <= ENVELOPE_BYTES {
         return Err(NotAggregated::TooShort);
     }
     if !data.starts_with(&MAGIC) {
         return Err(NotAggregated::OtherMagic);
     }
-    if data.last_chunk::<DIGEST_BYTES>() != Some(&md5(body(data))) {
-        return Err(NotAggregated::DigestMismatch);
-    }
-    Ok(())
+    Ok(body(data))
+}
+
+fn check_digest(data: &[u8], digest: &Digest) -> Result<(), NotAggregated> {
+    if data.last_chunk::<DIGEST_BYTES>() == Some(digest) { Ok(()) } else { Err(NotAggregated::DigestMismatch) }
 }
 
 /// The first index that points behind its table. The records are looked at again only if there is one.

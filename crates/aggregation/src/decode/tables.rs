@@ -48,7 +48,7 @@ impl Scan {
     /// Parses a whole body, whatever its indexes and keys are.
     pub(super) fn new(body: &[u8], rules: Rules) -> Result<Self, ParseError> {
         let mut scan = Self { tables: Tables::default(), records: 0, max_partition_key: 0, explicit_hash_keys_used: 0 };
-        let mut text = String::new();
+        let mut keys = Vec::new();
         let mut fields = Fields::new(body);
         loop {
             if let Some(record) = fields.usual_record() {
@@ -56,13 +56,13 @@ impl Scan {
                 continue;
             }
             if let Some(key) = fields.usual_partition_key() {
-                scan.tables.add_partition_key(&mut text, key, rules);
+                scan.tables.add_partition_key(&mut keys, key);
                 scan.add_lead(body.len() - fields.remaining());
                 continue;
             }
             match fields.next()? {
                 Some(Field::Record(record)) => scan.add_record(&record),
-                Some(Field::PartitionKey(key)) => scan.tables.add_partition_key(&mut text, key, rules),
+                Some(Field::PartitionKey(key)) => scan.tables.add_partition_key(&mut keys, key),
                 Some(Field::ExplicitHashKey(key)) => {
                     scan.tables.add_explicit_hash_key(key, rules);
                     scan.add_lead(body.len() - fields.remaining());
@@ -70,7 +70,7 @@ impl Scan {
                 None => break,
             }
         }
-        scan.tables.text = text.into();
+        scan.tables.set_partition_keys(keys, rules);
         Ok(scan)
     }
 
@@ -98,16 +98,54 @@ impl Scan {
     }
 }
 
+/// Makes room for a key and many more. Where keys are distinct they are a good part of a record, and moving them again
+/// and again as they come costs more than looking at them.
+#[cold]
+fn grow(keys: &mut Vec<u8>, key_bytes: usize) {
+    keys.reserve(key_bytes.max(3 * keys.len()).max(256));
+}
+
 impl Tables {
-    fn add_partition_key(&mut self, text: &mut String, key: &[u8], rules: Rules) {
-        #[cfg(test)]
-        super::work::add(key.len());
-        match (str::from_utf8(key), rules) {
-            (Ok(key), _) => text.push_str(key),
-            (Err(_), Rules::Strict) => self.bad_partition_keys.push(self.ends.len()),
-            (Err(_), Rules::Kcl) => kcl::push_repaired(text, key),
+    #[inline(always)]
+    fn add_partition_key(&mut self, keys: &mut Vec<u8>, key: &[u8]) {
+        if keys.capacity() - keys.len() < key.len() {
+            grow(keys, key.len());
         }
-        self.ends.push(text.len());
+        keys.extend_from_slice(key);
+        self.ends.push(keys.len());
+    }
+
+    /// Makes a text of all partition keys. They are checked together: one at a time takes several times as long, and
+    /// is needed only where one of them is not UTF-8.
+    fn set_partition_keys(&mut self, mut keys: Vec<u8>, rules: Rules) {
+        // User records keep this alive, perhaps for long.
+        keys.shrink_to_fit();
+        #[cfg(test)]
+        super::work::add(keys.len());
+        self.text = match String::from_utf8(keys) {
+            // Two keys that are not UTF-8 can be together what neither is.
+            Ok(text) if text.is_ascii() || self.ends.iter().all(|end| text.is_char_boundary(*end)) => text.into(),
+            Ok(text) => self.checked_one_by_one(text.as_bytes(), rules).into(),
+            Err(error) => self.checked_one_by_one(error.as_bytes(), rules).into(),
+        };
+    }
+
+    fn checked_one_by_one(&mut self, keys: &[u8], rules: Rules) -> String {
+        #[cfg(test)]
+        super::work::add(keys.len());
+        let mut text = String::new();
+        let mut start = 0;
+        for (n, end) in self.ends.iter_mut().enumerate() {
+            let key = keys.get(start..*end).unwrap_or_default();
+            start = *end;
+            match (str::from_utf8(key), rules) {
+                (Ok(key), _) => text.push_str(key),
+                (Err(_), Rules::Strict) => self.bad_partition_keys.push(n),
+                (Err(_), Rules::Kcl) => kcl::push_repaired(&mut text, key),
+            }
+            *end = text.len();
+        }
+        text
     }
 
     fn add_explicit_hash_key(&mut self, key: &[u8], rules: Rules) {
@@ -143,7 +181,7 @@ impl Tables {
     }
 
     /// A partition key by its index.
-    #[inline]
+    #[inline(always)]
     pub(super) fn partition_key(&self, index: u64) -> Option<&str> {
         let index = usize::try_from(index).ok()?;
         let end = *self.ends.get(index)?;
@@ -163,7 +201,7 @@ impl Tables {
     }
 
     /// An explicit hash key by its index.
-    #[inline]
+    #[inline(always)]
     pub(super) fn explicit_hash_key(&self, index: u64) -> Option<u128> {
         self.explicit_hash_keys.get(usize::try_from(index).ok()?).copied()
     }

@@ -60,9 +60,13 @@ fn a_key_is_hashed_once_however_many_user_records_share_it() {
     let record = delimited(0x1A, &[0x08, 0, 0x1A, 0]);
     let data = seal(&[delimited(0x0A, b"key"), record.repeat(100)].concat());
     let Deaggregated::Aggregated(aggregate) = deaggregate(data, Outer::default()) else { panic!("it is aggregated") };
-    let mut membership = filter::Membership::new(HashKeyRange::even_split(2)[0], aggregate.tables());
-    let decide = || (0..100).filter(|_| membership.decide(aggregate.tables(), 0, None)).count();
-    let (inside, steps) = work::of(decide);
-    assert_eq!(steps, b"key".len() as u64);
-    assert_eq!(inside, 100 * usize::from(crate::hash_key(b"key") <= u128::MAX / 2));
+    let expected = 100 * usize::from(crate::hash_key(b"key") <= u128::MAX / 2);
+    let new = || filter::Membership::new(HashKeyRange::even_split(2)[0], aggregate.tables());
+    let mut one_by_one = new();
+    let decide = || (0..100).filter(|_| one_by_one.decide(aggregate.tables(), 0, None)).count();
+    assert_eq!(work::of(decide), (expected, b"key".len() as u64));
+    let mut together = new();
+    let decide = || together.decide_all(aggregate.tables(), [(0, None)].repeat(100).into_iter());
+    assert_eq!(work::of(decide), ((), b"key".len() as u64));
+    assert_eq!((0..100).filter(|_| together.contains(0, None)).count(), expected);
 }

@@ -11,10 +11,10 @@ use bytestring::ByteString;
 pub use limits::{InvalidLimits, Limits};
 
 use self::key_table::{KeyTable, Place};
-use crate::digest::md5;
+use crate::digest::Hashing;
 use crate::effective_hash_key;
 use crate::explicit_hash_key::{decimal_len, push_decimal};
-use crate::format::{ENVELOPE_BYTES, MAGIC, delimited_len, outer_tag, push_varint, record_tag, varint_len};
+use crate::format::{ENVELOPE_BYTES, MAGIC, delimited_len, outer_tag, push_field, record_tag, varint_len};
 
 /// The outer partition key of an aggregated record: what the KPL writes, and the shortest that there can be.
 const OUTER_PARTITION_KEY: &str = "a";
@@ -139,8 +139,8 @@ impl Aggregator {
         Self {
             limits,
             single: Single::default(),
-            partition_keys: KeyTable::new(),
-            explicit_hash_keys: KeyTable::new(),
+            partition_keys: KeyTable::new(Some(outer_tag::PARTITION_KEY)),
+            explicit_hash_keys: KeyTable::new(None),
             table_bytes: 0,
             records: Vec::new(),
             count: 0,
@@ -197,16 +197,19 @@ impl Aggregator {
     ) -> Result<(), AddError> {
         check_partition_key(partition_key)?;
         let plan = self.plan(partition_key, explicit_hash_key, data.len());
-        self.check_room(&plan, partition_key, explicit_hash_key, data.len())?;
+        if plan.record_bytes > self.limits.record_bytes() || self.count >= self.limits.user_records() {
+            return Err(self.refusal(partition_key, explicit_hash_key, data.len()));
+        }
         if self.count == 0 {
             self.first.partition_key.push_str(partition_key);
             self.first.explicit_hash_key = explicit_hash_key;
             self.first.data_bytes = data.len();
         }
         let key_index = self.partition_keys.insert(plan.partition_key, partition_key.as_bytes());
-        let hash_key_index = explicit_hash_key
-            .zip(plan.explicit_hash_key)
-            .map(|(hash_key, place)| self.explicit_hash_keys.insert(place, &hash_key.to_be_bytes()));
+        let hash_key_index = match (plan.explicit_hash_key, explicit_hash_key) {
+            (Some(place), Some(hash_key)) => Some(self.explicit_hash_keys.insert(place, &hash_key.to_be_bytes())),
+            _ => None,
+        };
         self.table_bytes = plan.table_bytes;
         self.count += 1;
         self.push_record(plan.message_bytes, key_index, hash_key_index, data);
@@ -247,18 +250,24 @@ impl Aggregator {
         self.first.partition_key.clear();
     }
 
+    #[inline(always)]
     fn plan(&self, partition_key: &str, explicit_hash_key: Option<u128>, data_bytes: usize) -> Plan {
-        let mut table_bytes = self.table_bytes;
         let mut message_bytes = delimited_len(data_bytes);
+        let mut table_bytes = self.table_bytes;
         let key_place = self.partition_keys.find(partition_key.as_bytes());
-        let new_entry = delimited_len(partition_key.len());
-        message_bytes += place_bytes(key_place, &self.partition_keys, new_entry, &mut table_bytes);
-        let hash_key_place = explicit_hash_key.map(|hash_key| {
+        message_bytes += index_bytes(key_place, &self.partition_keys);
+        if key_place.is_absent() {
+            table_bytes += delimited_len(partition_key.len());
+        }
+        let mut hash_key_place = None;
+        if let Some(hash_key) = explicit_hash_key {
             let place = self.explicit_hash_keys.find(&hash_key.to_be_bytes());
-            let new_entry = delimited_len(decimal_len(hash_key));
-            message_bytes += place_bytes(place, &self.explicit_hash_keys, new_entry, &mut table_bytes);
-            place
-        });
+            message_bytes += index_bytes(place, &self.explicit_hash_keys);
+            if place.is_absent() {
+                table_bytes += delimited_len(decimal_len(hash_key));
+            }
+            hash_key_place = Some(place);
+        }
         let blob_bytes = ENVELOPE_BYTES + table_bytes + self.records.len() + delimited_len(message_bytes);
         let record_bytes = match (self.count, self.single) {
             (0, Single::Raw) => data_bytes + partition_key.len(),
@@ -268,36 +277,26 @@ impl Aggregator {
         Plan { partition_key: key_place, explicit_hash_key: hash_key_place, message_bytes, table_bytes, record_bytes }
     }
 
-    fn check_room(
-        &self,
-        plan: &Plan,
-        partition_key: &str,
-        explicit_hash_key: Option<u128>,
-        data_bytes: usize,
-    ) -> Result<(), AddError> {
+    /// Why a user record does not fit that does not fit.
+    #[cold]
+    fn refusal(&self, partition_key: &str, explicit_hash_key: Option<u128>, data_bytes: usize) -> AddError {
         let limit = self.limits.record_bytes();
-        if plan.record_bytes <= limit && self.count < self.limits.user_records() {
-            return Ok(());
-        }
         let bytes = match self.single {
             Single::Raw => data_bytes + partition_key.len(),
             Single::Wrapped => wrapped_bytes(partition_key, explicit_hash_key, data_bytes),
         };
-        Err(if bytes > limit { AddError::TooLarge { bytes, limit } } else { AddError::NoRoom })
+        if bytes > limit { AddError::TooLarge { bytes, limit } } else { AddError::NoRoom }
     }
 
+    #[inline(always)]
     fn push_record(&mut self, message_bytes: usize, key_index: usize, hash_key_index: Option<usize>, data: &[u8]) {
         let out = &mut self.records;
-        out.push(outer_tag::RECORD);
-        push_varint(out, message_bytes);
-        out.push(record_tag::PARTITION_KEY_INDEX);
-        push_varint(out, key_index);
+        push_field(out, outer_tag::RECORD, message_bytes);
+        push_field(out, record_tag::PARTITION_KEY_INDEX, key_index);
         if let Some(index) = hash_key_index {
-            out.push(record_tag::EXPLICIT_HASH_KEY_INDEX);
-            push_varint(out, index);
+            push_field(out, record_tag::EXPLICIT_HASH_KEY_INDEX, index);
         }
-        out.push(record_tag::DATA);
-        push_varint(out, data.len());
+        push_field(out, record_tag::DATA, data.len());
         out.extend_from_slice(data);
     }
 
@@ -308,32 +307,28 @@ impl Aggregator {
     fn blob(&self) -> Bytes {
         let mut out = Vec::with_capacity(self.blob_bytes());
         out.extend_from_slice(&MAGIC);
-        for key in self.partition_keys.iter() {
-            out.push(outer_tag::PARTITION_KEY);
-            push_varint(&mut out, key.len());
-            out.extend_from_slice(key);
-        }
+        let mut body = Hashing::after(out);
+        body.append(self.partition_keys.bytes());
+        body.append_with(|out| self.push_explicit_hash_keys(out));
+        body.append(&self.records);
+        body.finish().into()
+    }
+
+    fn push_explicit_hash_keys(&self, out: &mut Vec<u8>) {
         for key in self.explicit_hash_keys.iter().filter_map(|key| key.first_chunk()) {
             let hash_key = u128::from_be_bytes(*key);
-            out.push(outer_tag::EXPLICIT_HASH_KEY);
-            push_varint(&mut out, decimal_len(hash_key));
-            push_decimal(&mut out, hash_key);
+            push_field(out, outer_tag::EXPLICIT_HASH_KEY, decimal_len(hash_key));
+            push_decimal(out, hash_key);
         }
-        out.extend_from_slice(&self.records);
-        let digest = md5(&out[MAGIC.len()..]);
-        out.extend_from_slice(&digest);
-        out.into()
     }
 }
 
-/// What the index of a key takes in a user record's message, with its tag. A new key is added to the tables' bytes.
-fn place_bytes(place: Place, table: &KeyTable, new_entry: usize, table_bytes: &mut usize) -> usize {
+/// What the index of a key takes in a user record's message, with its tag.
+#[inline(always)]
+fn index_bytes(place: Place, table: &KeyTable) -> usize {
     let index = match place {
         Place::Present(index) => index,
-        Place::Absent(_) => {
-            *table_bytes += new_entry;
-            table.len()
-        }
+        Place::Absent(_) => table.len(),
     };
     1 + varint_len(index)
 }
@@ -347,6 +342,7 @@ fn wrapped_bytes(partition_key: &str, explicit_hash_key: Option<u128>, data_byte
     ENVELOPE_BYTES + tables + delimited_len(message_bytes) + partition_key.len()
 }
 
+#[inline]
 fn check_partition_key(partition_key: &str) -> Result<(), AddError> {
     if partition_key.is_empty() {
         return Err(AddError::EmptyPartitionKey);

@@ -8,7 +8,7 @@ pub mod oracle;
 use bytes::Bytes;
 use shardwell_aggregation::{
     AddError, Aggregate, AggregatedRecord, Aggregator, Classification, Deaggregated, HashKeyRange, KclDeaggregated,
-    Malformed, Outer, RangePolicy, Single, UserRecord, deaggregate, deaggregate_like_kcl,
+    Malformed, Outer, RangePolicy, Single, UserRecord, deaggregate, deaggregate_batch, deaggregate_like_kcl,
 };
 
 use self::oracle::Put;
@@ -83,6 +83,21 @@ fn is_consistent(data: &Bytes, aggregate: &Aggregate) {
     };
     assert_eq!(lost.map_or(0, |lost| lost.records), if none_outside { 0 } else { owned.len() as u64 });
     assert_eq!(all(records), if none_outside { owned } else { vec![] });
+}
+
+/// Records that are read together are read as each is by itself.
+pub fn batches_agree(records: &[Bytes]) {
+    let outer = |n: usize| Outer { partition_key: None, explicit_hash_key: Some(n as u128) };
+    let one_by_one: Vec<_> = records.iter().enumerate().map(|(n, data)| deaggregate(data.clone(), outer(n))).collect();
+    let batch = deaggregate_batch(records.iter().enumerate().map(|(n, data)| (data.clone(), outer(n))));
+    assert_eq!(batch.len(), records.len());
+    let batch: Vec<_> = batch.collect();
+    assert_eq!(batch, one_by_one);
+    for (one, other) in batch.into_iter().zip(one_by_one) {
+        if let (Deaggregated::Aggregated(one), Deaggregated::Aggregated(other)) = (one, other) {
+            assert_eq!(all(one), all(other));
+        }
+    }
 }
 
 /// A body with a good digest is read as the oracle reads it.
