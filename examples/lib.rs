@@ -3,10 +3,11 @@
 #![warn(missing_docs)]
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_kinesis::{Client, Config};
+use shardwell::Timestamp;
 
 /// An SDK client of a local engine, which takes any credentials.
 ///
@@ -24,6 +25,12 @@ pub fn local_client(endpoint: &str) -> Client {
 #[expect(clippy::disallowed_methods, reason = "an example has no `Env` to go through")]
 pub async fn pause(duration: Duration) {
     tokio::time::sleep(duration).await;
+}
+
+/// The time by the clock on the wall.
+#[expect(clippy::disallowed_methods, reason = "an example has no `Env` to go through")]
+pub fn now() -> Timestamp {
+    SystemTime::now().into()
 }
 
 /// Ctrl-C, and the system's request to terminate. Listens from the moment it is made.

@@ -5,11 +5,16 @@
 //! cargo run --release --example quickstart
 //! ```
 //!
-//! The consumer is `DelayCounter` in `quickstart/tally.rs`; how it is run is in `Flow::consume` below. Nothing is left
+//! The consumer is `DelayCounter` in `quickstart/tally.rs`; how it is run is in `Flow::worker` below. Nothing is left
 //! behind: the engine lives in this process, the leases in a temporary directory.
+//!
+//! With `--poison 5`, five of the flights are broken: they end up as dead letters, and come back once the processor can
+//! read them. That part is in `quickstart/poison.rs`.
 
 #[path = "quickstart/flights.rs"]
 mod flights;
+#[path = "quickstart/poison.rs"]
+mod poison;
 #[path = "quickstart/screen.rs"]
 mod screen;
 #[path = "quickstart/stream.rs"]
@@ -17,6 +22,7 @@ mod stream;
 #[path = "quickstart/tally.rs"]
 mod tally;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -33,7 +39,9 @@ use shardwell::{InitialPosition, PutEntry, ShardFilter, Stream, Worker, WorkerHa
 use shardwell_examples::{Stop, local_client, pause};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
+use poison::Poison;
 use screen::{Screen, caught_up, short, short_list};
 use stream::Reshards;
 use tally::{DelayCounter, Tally};
@@ -50,6 +58,9 @@ struct Arguments {
     /// Read no faster than the real service allows: 5 times and 2 MiB a second for each shard
     #[arg(long)]
     paced: bool,
+    /// Break so many of the flights, and show what becomes of records that cannot be processed
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1000))]
+    poison: u16,
 }
 
 /// The first week of 2013, from New York City.
@@ -67,8 +78,7 @@ enum Ending {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let log = tracing_subscriber::fmt().with_env_filter(EnvFilter::from_default_env());
-    log.with_writer(std::io::stderr).init();
+    log_to_stderr(&arguments);
     match run(&arguments).await {
         Ok(Ending::Checked) => ExitCode::SUCCESS,
         Ok(Ending::Interrupted) => {
@@ -82,10 +92,17 @@ async fn main() -> ExitCode {
     }
 }
 
+/// As `RUST_LOG` says. Without it, errors; but those of `--poison` are what the story is about, so it tells them itself.
+fn log_to_stderr(arguments: &Arguments) {
+    let default = if arguments.poison > 0 { LevelFilter::OFF } else { LevelFilter::ERROR };
+    let filter = EnvFilter::builder().with_default_directive(default.into()).from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
 /// Reads the file, sets everything up, and takes it all down again however it ends.
 async fn run(arguments: &Arguments) -> Result<Ending> {
     let path = arguments.flights.as_deref().unwrap_or(Path::new(A_WEEK));
-    let entries = flights::entries(path)?;
+    let mut entries = flights::entries(path)?;
     let mut screen = Screen::new();
     let mut stop = Stop::install().context("cannot listen for Ctrl-C")?;
 
@@ -93,8 +110,9 @@ async fn run(arguments: &Arguments) -> Result<Ending> {
     let engine = LocalEngine::start().await?;
     screen.say(&format!("   It speaks the protocol of the real one on {}.", engine.endpoint()));
     let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
+    let poison = Poison::plant(arguments.poison.into(), &mut entries, directory.path())?;
     let story = async {
-        let flow = Flow::create(&mut screen, &engine, arguments, &entries).await?;
+        let flow = Flow::create(&mut screen, &engine, arguments, path, &entries, poison).await?;
         let ending = flow.consume(&mut screen, &mut stop, directory.path(), arguments.paced).await?;
         if ending == Ending::Checked {
             screen.step("Where the records went.");
@@ -114,7 +132,10 @@ async fn run(arguments: &Arguments) -> Result<Ending> {
 struct Flow<'a> {
     client: Client,
     stream: KinesisStream,
+    path: &'a Path,
     entries: &'a [PutEntry],
+    /// What is wrong with some of the entries.
+    poison: Option<Poison>,
     tally: Tally,
 }
 
@@ -124,7 +145,9 @@ impl<'a> Flow<'a> {
         screen: &mut Screen,
         engine: &LocalEngine,
         arguments: &Arguments,
+        path: &'a Path,
         entries: &'a [PutEntry],
+        poison: Option<Poison>,
     ) -> Result<Self> {
         screen.step(&format!("Creating a stream with {} shards.", arguments.shards));
         screen
@@ -132,7 +155,7 @@ impl<'a> Flow<'a> {
         screen.say("   to; ours is the aircraft, so that the flights of one aircraft stay in order.");
         let client = local_client(&engine.endpoint());
         let stream = stream::create(&client, arguments.shards).await?;
-        Ok(Self { client, stream, entries, tally: Tally::default() })
+        Ok(Self { client, stream, path, entries, poison, tally: Tally::default() })
     }
 
     /// The heart of it: a worker with our processor, while the stream fills and changes its shape.
@@ -145,13 +168,7 @@ impl<'a> Flow<'a> {
                 .say("   It reads as fast as it can, since our own Kinesis has no limits; for those of the real one,");
             screen.say("   see --paced.");
         }
-        let leases = SqliteLeaseStore::open(directory.join("leases.sqlite"), "quickstart").await?;
-        let tally = self.tally.clone();
-        let worker =
-            Worker::builder("quickstart", self.stream.clone(), leases, move |lane| DelayCounter::new(lane, &tally))
-                .initial_position(InitialPosition::TrimHorizon)
-                .read_pacing(paced)
-                .build()?;
+        let worker = self.worker(directory, paced).await?;
         let handle = worker.handle();
         let mut running = Box::pin(worker.run());
         let ending = tokio::select! {
@@ -169,10 +186,25 @@ impl<'a> Flow<'a> {
         ending
     }
 
+    /// The worker: where it reads, where it keeps its leases, and who processes the records.
+    async fn worker(&self, directory: &Path, paced: bool) -> Result<Worker> {
+        let leases = SqliteLeaseStore::open(directory.join("leases.sqlite"), "quickstart").await?;
+        let (stream, tally) = (self.stream.clone(), self.tally.clone());
+        let worker = match &self.poison {
+            None => Worker::builder("quickstart", stream, leases, move |lane| DelayCounter::new(lane, &tally)),
+            Some(poison) => poison.configure(Worker::builder("quickstart", stream, leases, poison.processors(tally))),
+        };
+        Ok(worker.initial_position(InitialPosition::TrimHorizon).read_pacing(paced).build()?)
+    }
+
     async fn produce_and_watch(&self, screen: &mut Screen, worker: &WorkerHandle) -> Result<()> {
         screen.step(&format!("Putting {} flights into the stream, and resharding it meanwhile.", self.entries.len()));
         let (say, said) = mpsc::unbounded_channel();
         tokio::try_join!(self.produce(say), self.watch(screen, worker, said))?;
+        if let Some(poison) = &self.poison {
+            poison.show(screen, self.path, &self.tally).await?;
+            poison.redrive(screen, &self.tally).await?;
+        }
         Ok(())
     }
 
@@ -198,14 +230,14 @@ impl<'a> Flow<'a> {
         Ok(())
     }
 
-    /// Shows how far the worker is, until it has processed everything and every shard's lag is zero.
+    /// Shows how far the worker is, until it has processed everything that can be, and every shard's lag is zero.
     async fn watch(
         &self,
         screen: &Screen,
         worker: &WorkerHandle,
         mut said: mpsc::UnboundedReceiver<String>,
     ) -> Result<()> {
-        let total = self.entries.len() as u64;
+        let total = (self.entries.len() - self.poison.as_ref().map_or(0, Poison::len)) as u64;
         let mut progress = screen.progress(total);
         loop {
             // Asked for first: what is said before it closes must be seen.
@@ -246,7 +278,7 @@ async fn show_lineage(screen: &Screen, stream: &KinesisStream, tally: &Tally) ->
 
 /// Prints the result, and compares it with what the file says by itself.
 fn check(screen: &Screen, path: &Path, tally: &Tally) -> Result<()> {
-    let (counted, expected) = (tally.carriers(), tally::straight_from(path)?);
+    let (counted, expected) = (tally.carriers(), tally::straight_from(path, &BTreeSet::new())?);
     screen.say(&tally::table(&counted).to_string());
     ensure!(counted == expected, "that is not what the file says by itself:\n{}", tally::table(&expected));
     let again = match tally.repeated() {

@@ -1,6 +1,6 @@
 //! The result: flights and their departure delays by carrier, and the processor that adds them up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,15 +39,20 @@ impl Carrier {
 /// The result by carrier.
 pub(crate) type Carriers = BTreeMap<String, Carrier>;
 
-/// The same result without any stream: straight from the file.
-pub(crate) fn straight_from(path: &Path) -> Result<Carriers> {
+/// The same result without any stream: straight from the file, without the flights of these numbers (from 0).
+pub(crate) fn straight_from(path: &Path, without: &BTreeSet<usize>) -> Result<Carriers> {
     let mut carriers = Carriers::new();
+    let mut number = 0;
     for line in flights::open(path)?.split(b'\n') {
         let line = line.with_context(|| format!("cannot read {}", path.display()))?;
-        if !line.is_empty() {
+        if line.is_empty() {
+            continue;
+        }
+        if !without.contains(&number) {
             let flight = Flight::parse(&line)?;
             carriers.entry(flight.carrier.into_owned()).or_default().add(flight.dep_delay);
         }
+        number += 1;
     }
     Ok(carriers)
 }
@@ -73,6 +78,8 @@ struct Totals {
     carriers: Carriers,
     shards: BTreeMap<ShardId, ShardTotals>,
     repeated: u64,
+    /// The dead letters that came back.
+    redriven: BTreeSet<(ShardId, ExtendedSequenceNumber)>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -103,6 +110,11 @@ impl Tally {
         self.totals().repeated
     }
 
+    /// How many dead letters were counted.
+    pub(crate) fn redriven(&self) -> usize {
+        self.totals().redriven.len()
+    }
+
     /// The result so far.
     pub(crate) fn carriers(&self) -> Carriers {
         self.totals().carriers.clone()
@@ -110,7 +122,7 @@ impl Tally {
 
     /// Counts a batch. A record may be delivered more than once, always in the order of its shard; so whatever is not
     /// beyond the last position that was counted has been counted before.
-    fn count(&self, shard: &ShardId, flights: &[(ExtendedSequenceNumber, Flight<'_>)]) {
+    pub(crate) fn count(&self, shard: &ShardId, flights: &[(ExtendedSequenceNumber, Flight<'_>)]) {
         let mut guard = self.totals();
         let totals = &mut *guard;
         let of_shard = totals.shards.entry(shard.clone()).or_default();
@@ -121,11 +133,29 @@ impl Tally {
             }
             of_shard.counted = Some(*position);
             of_shard.records += 1;
-            match totals.carriers.get_mut(flight.carrier.as_ref()) {
-                Some(carrier) => carrier.add(flight.dep_delay),
-                None => totals.carriers.entry(flight.carrier.to_string()).or_default().add(flight.dep_delay),
+            add(&mut totals.carriers, flight);
+        }
+    }
+
+    /// Counts dead letters that are tried again. They lie before what was counted, so each must be remembered.
+    pub(crate) fn count_redriven(&self, shard: &ShardId, flights: &[(ExtendedSequenceNumber, Flight<'_>)]) {
+        let mut guard = self.totals();
+        let totals = &mut *guard;
+        for (position, flight) in flights {
+            if totals.redriven.insert((shard.clone(), *position)) {
+                totals.shards.entry(shard.clone()).or_default().records += 1;
+                add(&mut totals.carriers, flight);
+            } else {
+                totals.repeated += 1;
             }
         }
+    }
+}
+
+fn add(carriers: &mut Carriers, flight: &Flight<'_>) {
+    match carriers.get_mut(flight.carrier.as_ref()) {
+        Some(carrier) => carrier.add(flight.dep_delay),
+        None => carriers.entry(flight.carrier.to_string()).or_default().add(flight.dep_delay),
     }
 }
 
@@ -174,5 +204,15 @@ mod tests {
         assert_eq!((tally.records(), tally.repeated()), (10, 2));
         let expected = Carrier { flights: 10, departed: 10, delay_minutes: 40 };
         assert_eq!(tally.carriers(), [("UA".to_owned(), expected)].into());
+    }
+    #[test]
+    fn a_dead_letter_counts_though_it_lies_before_what_was_counted() {
+        let line = br#"{"carrier":"UA","flight":1,"tailnum":null,"dep_delay":4}"#;
+        let at = |n: u64| [(ExtendedSequenceNumber::new(n.into(), 0), Flight::parse(line).expect("a flight"))];
+        let tally = Tally::default();
+        tally.count(&"a".into(), &at(7));
+        tally.count_redriven(&"a".into(), &at(3));
+        tally.count_redriven(&"a".into(), &at(3));
+        assert_eq!((tally.records(), tally.redriven(), tally.repeated()), (2, 1, 1));
     }
 }

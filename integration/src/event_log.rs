@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use shardwell_core::{Checkpoint, SequenceNumber, ShardId, Timestamp};
@@ -12,6 +12,14 @@ use shardwell_core::{Checkpoint, SequenceNumber, ShardId, Timestamp};
 /// [`write`](Self::write) has returned, whatever befalls the process then.
 #[derive(Debug)]
 pub struct EventLog(File);
+
+/// Reads a log while it is written.
+#[derive(Debug)]
+pub struct LogTail {
+    path: PathBuf,
+    /// How many bytes were read, all of them whole lines.
+    read: u64,
+}
 
 /// Something that happened in a consuming process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +41,18 @@ pub enum EventKind {
     Record {
         /// The position of the record.
         sequence_number: SequenceNumber,
+        /// The running number that it was put with.
+        number: u64,
+        /// Its partition key, which has no space in it.
+        key: String,
+    },
+    /// The processor was handed a record that it failed on.
+    Failed {
+        /// The running number that it was put with.
+        number: u64,
+    },
+    /// The processor handled a dead letter that was redriven.
+    Redriven {
         /// The running number that it was put with.
         number: u64,
         /// Its partition key, which has no space in it.
@@ -67,18 +87,38 @@ impl EventLog {
         (&self.0).write_all(format!("{event}\n").as_bytes())
     }
 
-    /// Everything in a log; nothing if there is no such file. A process may die in the middle of a write, so a last line
-    /// without its end is left out.
+    /// Everything in a log: see [`LogTail::read`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read(path: &Path) -> io::Result<Vec<Event>> {
+        LogTail::new(path).read()
+    }
+}
+
+impl LogTail {
+    /// A log that is read from its beginning.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), read: 0 }
+    }
+
+    /// What is in the log that was not read yet; nothing if there is no such file. A process may die in the middle of a
+    /// write, so a last line without its end is left out.
     ///
     /// # Errors
     /// When the file cannot be read, or holds a line that is not an event.
-    pub fn read(path: &Path) -> io::Result<Vec<Event>> {
-        let text = match std::fs::read_to_string(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            read => read?,
+    pub fn read(&mut self) -> io::Result<Vec<Event>> {
+        let mut file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            opened => opened?,
         };
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole.lines().map(|line| line.parse().map_err(io::Error::other)).collect()
+        file.seek(SeekFrom::Start(self.read))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        bytes.truncate(bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
+        self.read += bytes.len() as u64;
+        let text = String::from_utf8(bytes).map_err(io::Error::other)?;
+        text.lines().map(|line| line.parse().map_err(io::Error::other)).collect()
     }
 }
 
@@ -89,6 +129,8 @@ impl fmt::Display for Event {
         match &self.kind {
             EventKind::Initialized(checkpoint) => write!(f, "initialized {}", checkpoint.to_stored().0),
             EventKind::Record { sequence_number, number, key } => write!(f, "record {sequence_number} {number} {key}"),
+            EventKind::Failed { number } => write!(f, "failed {number}"),
+            EventKind::Redriven { number, key } => write!(f, "redriven {number} {key}"),
             EventKind::LeaseLost => f.write_str("lease-lost"),
             EventKind::ShardEnded => f.write_str("shard-ended"),
             EventKind::ShutdownRequested => f.write_str("shutdown-requested"),
@@ -114,6 +156,8 @@ fn parse(line: &str) -> Option<Event> {
             number: number.parse().ok()?,
             key: (*key).to_owned(),
         },
+        ["failed", number] => EventKind::Failed { number: number.parse().ok()? },
+        ["redriven", number, key] => EventKind::Redriven { number: number.parse().ok()?, key: (*key).to_owned() },
         ["lease-lost"] => EventKind::LeaseLost,
         ["shard-ended"] => EventKind::ShardEnded,
         ["shutdown-requested"] => EventKind::ShutdownRequested,
@@ -143,6 +187,8 @@ mod tests {
         let kinds = [
             EventKind::Initialized(Checkpoint::TrimHorizon),
             EventKind::Record { sequence_number: 49u64.into(), number: 7, key: "key-1".into() },
+            EventKind::Failed { number: 8 },
+            EventKind::Redriven { number: 8, key: "key-2".into() },
             EventKind::LeaseLost,
             EventKind::ShardEnded,
             EventKind::ShutdownRequested,
@@ -153,7 +199,14 @@ mod tests {
         }
         (&log.0).write_all(b"5 shard record 50 8 ke").expect("written");
         assert_eq!(EventLog::read(&path).expect("read"), events);
-        (&log.0).write_all(b"\n5 shard record x 8 key\n").expect("written");
+        let mut tail = LogTail::new(&path);
+        assert_eq!(tail.read().expect("read"), events);
+        (&log.0).write_all(b"y-1\n").expect("written");
+        let kind = EventKind::Record { sequence_number: 50u64.into(), number: 8, key: "key-1".into() };
+        let finished = Event { at: Timestamp::from_millis(5), shard: "shard".into(), kind };
+        assert_eq!(tail.read().expect("read"), [finished]);
+        assert_eq!(tail.read().expect("read"), []);
+        (&log.0).write_all(b"5 shard record x 8 key\n").expect("written");
         EventLog::read(&path).expect_err("x is no sequence number");
     }
 }

@@ -3,12 +3,14 @@
 #![warn(missing_docs)]
 
 mod event_log;
+mod flight;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
 use shardwell_aws::KinesisStream;
 
-pub use event_log::{Event, EventKind, EventLog, MalformedEvent};
+pub use event_log::{Event, EventKind, EventLog, LogTail, MalformedEvent};
+pub use flight::{Flight, Trouble};
 
 /// The application that the tests' workers belong to.
 pub const APPLICATION: &str = "integration";

@@ -2,11 +2,12 @@
 //!
 //! Ten kills by default; fifty with `SHARDWELL_LONG=1`. `SHARDWELL_SEED` repeats the moments of an earlier run.
 
+mod common;
 mod harness;
 
-use std::io::Write;
 use std::time::Duration;
 
+use common::{long, say, seed};
 use harness::World;
 use harness::audit::Ledger;
 
@@ -16,19 +17,6 @@ const RENEWAL_PERIOD: Duration = Duration::from_nanos(1_000_000_000 / 3);
 /// What may come on top of the renewal period: the way of a record from the processor's return into the next renewal,
 /// the renewal's own write, and the time that a thread waits for one of two cores on a machine that does other things too.
 const ALLOWANCE: Duration = Duration::from_millis(150);
-
-fn long() -> bool {
-    std::env::var_os("SHARDWELL_LONG").is_some_and(|value| value == "1")
-}
-
-fn seed(what: &str) -> u64 {
-    let seed = match std::env::var("SHARDWELL_SEED") {
-        Ok(seed) => seed.parse().expect("SHARDWELL_SEED is a number"),
-        Err(_) => fastrand::u64(..),
-    };
-    say(&format!("{what}: SHARDWELL_SEED={seed}"));
-    seed
-}
 
 /// What holds for every run.
 fn audit(what: &str, ledger: &Ledger) {
@@ -64,15 +52,6 @@ fn report(what: &str, ledger: &Ledger, lags: &[Duration]) {
         redelivered.iter().sum::<usize>(),
         millis(&took),
     ));
-}
-
-/// In a long run the figures are shown even though the tests pass: they do not go through what the test harness captures.
-fn say(text: &str) {
-    if long() {
-        writeln!(std::io::stdout(), "{text}").expect("somebody reads it");
-    } else {
-        println!("{text}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use shardwell_consumer::{
-    Batch, InitialPosition, Outcome, ProcessError, RecordProcessor, Start, Worker, WorkerBuilder, WorkerError,
-    WorkerHandle, async_trait,
+    Batch, DeliveryPolicy, InitialPosition, Outcome, ProcessError, RecordProcessor, Start, Worker, WorkerBuilder,
+    WorkerError, WorkerHandle, async_trait,
 };
 use shardwell_core::memory::{MemoryLeaseStore, MemoryStream};
 use shardwell_core::{
@@ -151,7 +151,7 @@ impl World {
         .initial_position(InitialPosition::TrimHorizon)
         .lease_duration(LEASE_DURATION)
         .discovery_interval(Duration::from_millis(20))
-        .batch_records(50)
+        .delivery(DeliveryPolicy::default().with_batch_records(50))
     }
 
     async fn until(&self, what: &str, condition: impl Fn() -> bool) {

@@ -23,8 +23,8 @@ pub enum CheckpointMode {
 #[derive(Clone)]
 pub struct Checkpointer {
     mode: CheckpointMode,
-    lease: Arc<HeldLease>,
-    flush: mpsc::UnboundedSender<Flush>,
+    /// `None` where there is nothing to checkpoint.
+    held: Option<(Arc<HeldLease>, mpsc::UnboundedSender<Flush>)>,
 }
 
 /// Why a manual checkpoint was not written.
@@ -37,6 +37,9 @@ pub enum CheckpointError {
     /// The position is not between the last checkpoint and what was delivered.
     #[error("{0}")]
     OutOfRange(Box<OutOfRange>),
+    /// The records are dead letters that are tried again, and lie behind the checkpoint.
+    #[error("a dead letter that is tried again lies behind the checkpoint; there is nothing to checkpoint")]
+    Redrive,
     /// The lease is gone: another worker has the shard. Stop quietly.
     #[error("the lease of the shard is lost, so nothing can be checkpointed")]
     LeaseLost,
@@ -56,8 +59,13 @@ pub struct OutOfRange {
 }
 
 impl Checkpointer {
-    pub(crate) const fn new(mode: CheckpointMode, lease: Arc<HeldLease>, flush: mpsc::UnboundedSender<Flush>) -> Self {
-        Self { mode, lease, flush }
+    pub(crate) fn new(mode: CheckpointMode, lease: Arc<HeldLease>, flush: mpsc::UnboundedSender<Flush>) -> Self {
+        Self { mode, held: Some((lease, flush)) }
+    }
+
+    /// One that checkpoints nothing.
+    pub(crate) const fn for_redrive() -> Self {
+        Self { mode: CheckpointMode::Manual, held: None }
     }
 
     /// Stores that everything up to and including `position` is done. Accepted between the last checkpoint and the
@@ -72,8 +80,15 @@ impl Checkpointer {
         if self.mode == CheckpointMode::Automatic {
             return Err(CheckpointError::Automatic);
         }
-        self.lease.progress().checkpoint_by_hand(position.into())?;
-        self.stored().await
+        let (lease, flush) = self.held()?;
+        lease.progress().checkpoint_by_hand(position.into())?;
+        let (written, stored) = oneshot::channel();
+        let request = Flush { key: lease.key().clone(), written };
+        flush.send(request).map_err(|_| CheckpointError::LeaseLost)?;
+        match stored.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(CheckpointError::LeaseLost),
+        }
     }
 
     /// Stores that everything delivered so far is done, the batch at hand included.
@@ -84,21 +99,15 @@ impl Checkpointer {
     /// # Cancel safety
     /// As [`checkpoint`](Self::checkpoint).
     pub async fn checkpoint_all(&self) -> Result<(), CheckpointError> {
-        match self.lease.progress().delivered() {
+        match self.held()?.0.progress().delivered() {
             Checkpoint::At(position) => self.checkpoint(position).await,
             // Nothing was delivered, so there is nothing to store.
             Checkpoint::AtTimestamp | Checkpoint::TrimHorizon | Checkpoint::Latest | Checkpoint::ShardEnd => Ok(()),
         }
     }
 
-    async fn stored(&self) -> Result<(), CheckpointError> {
-        let (written, stored) = oneshot::channel();
-        let flush = Flush { key: self.lease.key().clone(), written };
-        self.flush.send(flush).map_err(|_| CheckpointError::LeaseLost)?;
-        match stored.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(CheckpointError::LeaseLost),
-        }
+    fn held(&self) -> Result<&(Arc<HeldLease>, mpsc::UnboundedSender<Flush>), CheckpointError> {
+        self.held.as_ref().ok_or(CheckpointError::Redrive)
     }
 }
 

@@ -9,6 +9,8 @@
 #![warn(missing_docs)]
 
 mod checkpointer;
+mod dead_letters;
+mod host;
 mod leases;
 mod lock;
 pub mod metrics;
@@ -19,11 +21,13 @@ mod worker;
 pub use ::metrics as metrics_facade;
 pub use async_trait::async_trait;
 pub use shardwell_core::aggregation::RangePolicy;
+pub use shardwell_core::delivery::{DeliveryPolicy, ErrorClass, FusePolicy, OnSinkFailure, OnUndecodable};
 pub use shardwell_core::leasing::InitialPosition;
 
 pub use checkpointer::{CheckpointError, CheckpointMode, Checkpointer, OutOfRange};
-pub use processor::{Batch, LaneContext, Outcome, ProcessError, RecordProcessor, Start};
-pub use records::OnUndecodable;
+pub use processor::{
+    Batch, LaneContext, Outcome, ProcessError, ProcessResultExt, RecordFailure, RecordProcessor, Start,
+};
 pub use worker::{
     BuildError, DataLoss, OnDataLoss, ShardState, ShardStatus, Worker, WorkerBuilder, WorkerError, WorkerHandle,
     WorkerPhase, WorkerStatus,

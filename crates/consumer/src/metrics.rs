@@ -16,9 +16,21 @@ pub const RECORD_KINDS: &str = "shardwell_record_kinds_total";
 /// Counter, with a shard: user records of aggregated records outside of the shard's hash keys, by `result` (`delivered`,
 /// `dropped`; what is dropped may include user records inside, if the policy is all or nothing).
 pub const OUT_OF_RANGE: &str = "shardwell_user_records_out_of_range_total";
+/// Counter, with a shard: user records that the filter left out.
+pub const FILTERED: &str = "shardwell_user_records_filtered_total";
+/// Counter, with a shard: user records that are dead, by `reason`; letters that were discarded included.
+pub const RECORDS_DEAD: &str = "shardwell_records_dead_total";
+/// Counter, with a shard: dead records that no sink took, and that were given up as the policy says.
+pub const DISCARDED: &str = "shardwell_dead_letters_discarded_total";
+/// Counter: times that a sink did not take dead letters, by `sink`.
+pub const SINK_FAILURES: &str = "shardwell_dead_letter_failures_total";
+/// Counter: dead letters that were tried again, by `result` (`redriven`, `failed`, `parked`).
+pub const REDRIVEN: &str = "shardwell_dead_letters_redriven_total";
+/// Counter, with a shard: terms of a lease that began under the suspicion that processes die over the shard's records.
+pub const SUSPICIONS: &str = "shardwell_crash_suspicions_total";
 /// Counter, with a shard: user records that are done.
 pub const RECORDS_DONE: &str = "shardwell_records_done_total";
-/// Counter, with a shard: batches handed to a processor, by `result` (`done`, `failed`, `panicked`).
+/// Counter, with a shard: batches handed to a processor, by `result` (`done`, `failed`, `panicked`, `timed_out`).
 pub const BATCHES: &str = "shardwell_batches_total";
 /// Counter, with a shard: invocations beyond the first of a batch.
 pub const RETRIES: &str = "shardwell_batch_retries_total";
@@ -50,6 +62,12 @@ pub fn describe() {
     describe_counter!(READS, Unit::Count, "Reads of the stream by result");
     describe_counter!(RECORD_KINDS, Unit::Count, "Records by what they are, aggregated or not");
     describe_counter!(OUT_OF_RANGE, Unit::Count, "User records outside of their shard's hash keys by result");
+    describe_counter!(FILTERED, Unit::Count, "User records that the filter left out");
+    describe_counter!(RECORDS_DEAD, Unit::Count, "User records that are dead by reason");
+    describe_counter!(DISCARDED, Unit::Count, "Dead records that no sink took and that were given up");
+    describe_counter!(SINK_FAILURES, Unit::Count, "Times that a sink did not take dead letters");
+    describe_counter!(REDRIVEN, Unit::Count, "Dead letters that were tried again by result");
+    describe_counter!(SUSPICIONS, Unit::Count, "Terms of a lease under suspicion of a crash loop");
     describe_counter!(RECORDS_DONE, Unit::Count, "User records that are done");
     describe_counter!(BATCHES, Unit::Count, "Batches handed to a processor by result");
     describe_counter!(RETRIES, Unit::Count, "Invocations beyond the first of a batch");

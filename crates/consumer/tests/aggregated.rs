@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use common::{Reaction, START, World, secs};
 use shardwell_consumer::{
-    Batch, InitialPosition, LaneContext, OnUndecodable, Outcome, ProcessError, RangePolicy, RecordProcessor, Worker,
-    WorkerBuilder, WorkerError, async_trait,
+    Batch, DeliveryPolicy, InitialPosition, LaneContext, OnUndecodable, Outcome, ProcessError, RangePolicy,
+    RecordProcessor, Worker, WorkerBuilder, WorkerError, async_trait,
 };
 use shardwell_core::{Bytes, Checkpoint, EnvExt};
 use shardwell_sim::SimEnv;
@@ -29,7 +29,9 @@ async fn a_restart_inside_an_aggregated_record_delivers_exactly_the_rest() {
     for stop_after in [1, 9, 10, 11, 25, 39] {
         let world = World::new(1).with_script(|_, _, _| Reaction::Take(secs(1)));
         world.put_aggregated(40, 4, 10);
-        let first = world.start(world.builder("first", &SimEnv::new(1, START)).batch_records(1));
+        let first = world.start(
+            world.builder("first", &SimEnv::new(1, START)).delivery(DeliveryPolicy::default().with_batch_records(1)),
+        );
         world.until("it is far enough", secs(60), || world.log.distinct() == stop_after).await;
         first.stop().await.expect("a clean stop");
         let done = world.log.distinct();
@@ -82,7 +84,8 @@ async fn a_record_that_cannot_be_read_is_delivered_as_it_is_or_stops_the_worker(
     let (world, keep) = (World::new(1), Keep::default());
     world.put(3, 1);
     world.stream.append("key", BROKEN).expect("the stream takes it");
-    let strict = world.start(keeping(&world, &keep).on_undecodable(OnUndecodable::Fail));
+    let strict = world
+        .start(keeping(&world, &keep).delivery(DeliveryPolicy::default().with_on_undecodable(OnUndecodable::Fail)));
     let error = strict.ended().await.expect_err("it stops");
     assert!(matches!(error, WorkerError::Undecodable { .. }), "{error:?}");
     assert!(error.to_string().contains("claims to be aggregated and cannot be read"), "{error}");

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Event, Reaction, World, millis, secs};
-use shardwell_consumer::{ShardState, WorkerPhase};
+use shardwell_consumer::{DeliveryPolicy, ShardState, WorkerPhase};
 use shardwell_core::{Checkpoint, EnvExt};
 use shardwell_sim::SimEnv;
 
@@ -53,7 +53,11 @@ async fn a_failed_batch_comes_again_until_it_is_done() {
         _ => Reaction::Fine,
     });
     world.put(400, 7);
-    let worker = world.start(world.builder("w", &SimEnv::new(1, common::START)).batch_records(100));
+    let worker = world.start(
+        world
+            .builder("w", &SimEnv::new(1, common::START))
+            .delivery(DeliveryPolicy::default().with_batch_records(100).with_bisect(false)),
+    );
     world
         .until("it fails", secs(10), || {
             worker.handle.status().shards.iter().any(|shard| {
@@ -84,7 +88,8 @@ async fn a_stalled_shard_neither_breaks_the_budget_nor_slows_the_others() {
     let budget = 400_000;
     let read = budget / 16 + 2000;
     let builder = world.builder("w", &SimEnv::new(1, common::START));
-    let worker = world.start(builder.max_buffered_bytes(budget).batch_bytes(10_000));
+    let worker =
+        world.start(builder.max_buffered_bytes(budget).delivery(DeliveryPolicy::default().with_batch_bytes(10_000)));
     let seen_keys =
         |log: &common::Log| log.events().iter().filter(|event| matches!(event, Event::Record { .. })).count();
     let others = (0..20_000u64)
@@ -121,7 +126,9 @@ async fn a_pause_keeps_the_leases_and_reads_nothing() {
 async fn a_stop_lets_the_running_batch_finish_and_drops_the_rest() {
     let world = World::new(1).with_script(|_, _, _| Reaction::Take(secs(2)));
     world.put(10, 1);
-    let worker = world.start(world.builder("w", &SimEnv::new(1, common::START)).batch_records(3));
+    let worker = world.start(
+        world.builder("w", &SimEnv::new(1, common::START)).delivery(DeliveryPolicy::default().with_batch_records(3)),
+    );
     world.until("it works", secs(5), || world.log.distinct() == 1).await;
     worker.stop().await.expect("a clean stop");
     assert_eq!(world.log.numbers(), [0, 1, 2]);
@@ -139,7 +146,10 @@ async fn a_batch_that_outlives_the_deadline_is_abandoned_and_comes_again() {
         _ => Reaction::Fine,
     });
     world.put(3, 1);
-    let builder = world.builder("w", &SimEnv::new(1, common::START)).batch_records(1).shutdown_deadline(secs(5));
+    let builder = world
+        .builder("w", &SimEnv::new(1, common::START))
+        .delivery(DeliveryPolicy::default().with_batch_records(1))
+        .shutdown_deadline(secs(5));
     let worker = world.start(builder);
     world.until("it works", secs(5), || world.log.distinct() == 1).await;
     let before = world.env.now();

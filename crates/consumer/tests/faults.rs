@@ -3,9 +3,10 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::{Event, Reaction, START, World, millis, secs};
+use shardwell_consumer::DeliveryPolicy;
 use shardwell_core::{Checkpoint, EnvExt, Lease};
 use shardwell_sim::{Fault, SimEnv};
 
@@ -22,7 +23,8 @@ fn world(method: &'static str, fault: Fault, when: impl Fn(u64) -> bool + Send +
 
 async fn survives(world: World) {
     world.put(4000, 40);
-    let worker = world.start(world.builder("w", &SimEnv::new(1, START)).batch_records(10));
+    let worker = world
+        .start(world.builder("w", &SimEnv::new(1, START)).delivery(DeliveryPolicy::default().with_batch_records(10)));
     world.until_all_seen(secs(300)).await;
     let lost = world.log.events().iter().filter(|event| matches!(event, Event::LeaseLost { .. })).count();
     assert_eq!(lost, 0, "every lease was held throughout");
@@ -66,7 +68,8 @@ async fn a_table_that_is_down_at_the_start_is_waited_for() {
 async fn a_table_that_stays_away_costs_the_leases_and_no_record() {
     let world = world("renew", Fault::Refuse, |call| (3..60).contains(&call));
     world.put(4000, 40);
-    let worker = world.start(world.builder("w", &SimEnv::new(1, START)).batch_records(10));
+    let worker = world
+        .start(world.builder("w", &SimEnv::new(1, START)).delivery(DeliveryPolicy::default().with_batch_records(10)));
     world.until_all_seen(secs(300)).await;
     let lost = world.log.events().iter().filter(|event| matches!(event, Event::LeaseLost { .. })).count();
     assert!(lost >= 4, "nobody processes on a lease that was not renewed");
@@ -87,18 +90,24 @@ async fn a_release_that_loses_its_reply_is_over_all_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn a_table_in_trouble_is_not_hammered_by_a_checkpoint_that_waits() {
-    let mut world = World::new(1).with_script(|_, _, _| Reaction::Take(millis(20)));
+    let processing = Arc::new(AtomicBool::new(false));
+    let begun = processing.clone();
+    let mut world = World::new(1).with_script(move |_, _, _| {
+        begun.store(true, Ordering::Relaxed);
+        Reaction::Take(millis(20))
+    });
     let renewals = Arc::new(AtomicU64::new(0));
     let counted = renewals.clone();
     world.faults = Arc::new(move |method| match method {
-        "renew" => {
+        "renew" if processing.load(Ordering::Relaxed) => {
             counted.fetch_add(1, Ordering::Relaxed);
             Fault::Refuse
         }
         _ => Fault::None,
     });
     world.put(20, 1);
-    let worker = world.start(world.builder("w", &SimEnv::new(1, START)).batch_records(10));
+    let worker = world
+        .start(world.builder("w", &SimEnv::new(1, START)).delivery(DeliveryPolicy::default().with_batch_records(10)));
     world.until_all_seen(secs(5)).await;
     // The stop asks for the checkpoint at once, and waits until the lease is not trusted any more.
     worker.stop().await.expect("a stop");

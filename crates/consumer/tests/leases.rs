@@ -5,7 +5,7 @@ mod common;
 use std::sync::{Arc, Mutex};
 
 use common::{Event, Reaction, START, World, millis, secs};
-use shardwell_consumer::{CheckpointError, CheckpointMode, ShardState, WorkerError};
+use shardwell_consumer::{CheckpointError, CheckpointMode, DeliveryPolicy, ShardState, WorkerError};
 use shardwell_core::{Assignment, Checkpoint, Conditional, Env, EnvExt, HandoffStart, LeaseStore};
 use shardwell_sim::SimEnv;
 
@@ -13,7 +13,8 @@ use shardwell_sim::SimEnv;
 async fn a_lease_that_is_taken_away_is_lost_quietly_and_nothing_more_is_checkpointed() {
     let world = World::new(1).with_script(|_, _, _| Reaction::Take(millis(100)));
     world.put(1000, 10);
-    let worker = world.start(world.builder("old", &SimEnv::new(1, START)).batch_records(5));
+    let worker = world
+        .start(world.builder("old", &SimEnv::new(1, START)).delivery(DeliveryPolicy::default().with_batch_records(5)));
     world.until("a checkpoint", secs(20), || world.log.distinct() > 60).await;
     let lease = world.leases().await.remove(0);
     let taken = world.store.assign(&Assignment::of(&lease, "thief".into())).await.expect("the table answers");
@@ -32,7 +33,8 @@ async fn a_lease_that_is_taken_away_is_lost_quietly_and_nothing_more_is_checkpoi
 async fn a_lease_that_is_asked_for_is_handed_over_with_everything_that_is_done() {
     let world = World::new(1).with_script(|_, _, _| Reaction::Take(millis(300)));
     world.put(1000, 10);
-    let worker = world.start(world.builder("old", &SimEnv::new(1, START)).batch_records(5));
+    let worker = world
+        .start(world.builder("old", &SimEnv::new(1, START)).delivery(DeliveryPolicy::default().with_batch_records(5)));
     world.until("it works", secs(20), || world.log.distinct() > 17).await;
     let key = world.leases().await.remove(0).key;
     let handoff = HandoffStart { key: key.clone(), from: "old".into(), to: "new".into() };
@@ -48,7 +50,8 @@ async fn a_lease_that_is_asked_for_is_handed_over_with_everything_that_is_done()
         (lease.owner.as_ref().map(shardwell_core::WorkerId::as_str), lease.checkpoint_owner),
         (Some("new"), None)
     );
-    let new = world.start(world.builder("new", &SimEnv::new(2, START)).batch_records(5));
+    let new = world
+        .start(world.builder("new", &SimEnv::new(2, START)).delivery(DeliveryPolicy::default().with_batch_records(5)));
     worker.stop().await.expect("a clean stop");
     world.until_all_seen(secs(400)).await;
     assert_eq!(world.log.numbers().len(), 1000, "a planned move delivers nothing twice");
@@ -60,7 +63,9 @@ async fn the_checkpoint_lags_what_is_done_by_one_renewal_period_at_most() {
     let world = World::new(1).with_script(|_, _, _| Reaction::Take(millis(20)));
     world.put(1000, 10);
     let process = SimEnv::new(1, START);
-    let _worker = world.start(world.builder("w", &process).batch_records(1).lease_duration(secs(3)));
+    let _worker = world.start(
+        world.builder("w", &process).delivery(DeliveryPolicy::default().with_batch_records(1)).lease_duration(secs(3)),
+    );
     world.until("it works", secs(5), || world.log.distinct() > 0).await;
     for _ in 0..10 {
         let done = world.log.distinct() as u64;
@@ -107,8 +112,8 @@ async fn frozen_and_thawed(seed: u64) -> Vec<String> {
     let world = World::new(4).with_script(|_, _, _| Reaction::Take(millis(7)));
     let (a, b) = (SimEnv::with_clock_rate(seed, START, 1.01), SimEnv::with_clock_rate(seed + 1, START, 0.99));
     let log: Arc<Mutex<Vec<String>>> = Arc::default();
-    let worker_a = world.start(world.builder("a", &a).batch_records(10));
-    let worker_b = world.start(world.builder("b", &b).batch_records(10));
+    let worker_a = world.start(world.builder("a", &a).delivery(DeliveryPolicy::default().with_batch_records(10)));
+    let worker_b = world.start(world.builder("b", &b).delivery(DeliveryPolicy::default().with_batch_records(10)));
     let mut random = fastrand::Rng::with_seed(seed);
     for round in 0..60 {
         world.put(random.u64(..40), 13);

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use common::{Reaction, START, World, secs};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use shardwell_consumer::DeliveryPolicy;
 use shardwell_consumer::metrics;
 use shardwell_sim::SimEnv;
 
@@ -16,7 +17,8 @@ async fn run() {
         _ => Reaction::Fine,
     });
     world.put(200, 20);
-    let worker = world.start(world.builder("w", &SimEnv::new(1, START)).batch_records(10));
+    let worker = world
+        .start(world.builder("w", &SimEnv::new(1, START)).delivery(DeliveryPolicy::default().with_batch_records(10)));
     world.until_all_seen(secs(20)).await;
     worker.stop().await.expect("a clean stop");
 }

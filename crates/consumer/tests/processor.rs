@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use common::{START, World, millis, secs};
 use shardwell_consumer::{
-    Batch, BuildError, Checkpointer, InitialPosition, LaneContext, Outcome, ProcessError, RecordProcessor, Start,
-    Worker, WorkerBuilder, async_trait,
+    Batch, BuildError, Checkpointer, DeliveryPolicy, InitialPosition, LaneContext, Outcome, ProcessError,
+    RecordProcessor, Start, Worker, WorkerBuilder, async_trait,
 };
 use shardwell_core::memory::{MemoryLeaseStore, MemoryStream};
 use shardwell_core::{Checkpoint, Env, EnvExt, ExtendedSequenceNumber};
@@ -105,6 +105,8 @@ async fn a_worker_that_cannot_be_is_not_built() {
     };
     assert!(build("app", |builder| builder).is_ok());
     assert!(matches!(build("", |builder| builder), Err(BuildError::Invalid(_))));
-    let error = build("app", |builder| builder.batch_bytes(10).max_buffered_bytes(9)).expect_err("refused");
+    let error =
+        build("app", |builder| builder.delivery(DeliveryPolicy::default().with_batch_bytes(10)).max_buffered_bytes(9))
+            .expect_err("refused");
     assert!(error.to_string().contains("batch_bytes (10) is above max_buffered_bytes (9)"), "{error}");
 }

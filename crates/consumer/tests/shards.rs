@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use common::{Event, Reaction, START, World, millis, secs};
 use shardwell_consumer::{
-    Batch, OnDataLoss, Outcome, ProcessError, RecordProcessor, ShardState, Worker, WorkerError, async_trait,
+    Batch, DeliveryPolicy, OnDataLoss, Outcome, ProcessError, RecordProcessor, ShardState, Worker, WorkerError,
+    async_trait,
 };
 use shardwell_core::memory::MemoryStream;
 use shardwell_core::{
@@ -28,7 +29,8 @@ fn split(world: &World, shard: &Shard) {
 async fn children_start_when_all_their_parents_are_done() {
     let world = World::new(2).with_script(|_, _, _| Reaction::Take(millis(10)));
     world.put(300, 30);
-    let worker = world.start(world.builder("w", &SimEnv::new(1, START)).batch_records(10));
+    let worker = world
+        .start(world.builder("w", &SimEnv::new(1, START)).delivery(DeliveryPolicy::default().with_batch_records(10)));
     world.until("it works", secs(5), || world.log.distinct() > 20).await;
     let shards = open_shards(&world);
     split(&world, &shards[0]);
@@ -81,7 +83,8 @@ async fn a_merged_child_waits_for_a_parent_that_has_no_lease_yet() {
         Reaction::Take(if slow.contains(shardwell_core::hash_key(&key)) { millis(200) } else { millis(1) })
     });
     world.put(100, 30);
-    let worker = world.start(world.builder("w", &SimEnv::new(1, START)).batch_records(1));
+    let worker = world
+        .start(world.builder("w", &SimEnv::new(1, START)).delivery(DeliveryPolicy::default().with_batch_records(1)));
     world.until("it works", secs(5), || world.log.distinct() > 3).await;
     // 1 becomes 2 and 3; 0 and 2 become 4, while 1 is read slowly and 0 is done soon.
     split(&world, &open_shards(&world)[1]);
@@ -288,7 +291,9 @@ async fn a_shard_that_was_trimmed_whole_is_reported_and_its_children_go_on() {
         _ => Reaction::Take(millis(1)),
     });
     world.put(10, 5);
-    let worker = world.start(world.builder("first", &SimEnv::new(1, START)).batch_records(1));
+    let worker = world.start(
+        world.builder("first", &SimEnv::new(1, START)).delivery(DeliveryPolicy::default().with_batch_records(1)),
+    );
     world.until_all_seen(secs(5)).await;
     worker.stop().await.expect("a clean stop");
     split(&world, &open_shards(&world)[0]);

@@ -7,6 +7,7 @@
 //! | shards | [`Shard`], [`ChildShard`], [`HashKeyRange`] |
 //! | the seam to a stream | [`Stream`], [`ShardReader`], [`StreamWriter`] |
 //! | leases and the seam to their table | [`Lease`], [`LeaseStore`] |
+//! | dead letters and the seam to where they are kept | [`dead_letter`] |
 //! | the seam to time, tasks and randomness | [`Env`] |
 //! | implementations in memory | [`memory`] |
 //! | decisions | [`fetching`], [`delivery`], [`leasing`] |
@@ -16,6 +17,7 @@
 #![warn(missing_docs)]
 
 mod checkpoint;
+pub mod dead_letter;
 pub mod delivery;
 mod env;
 pub mod fetching;
@@ -53,7 +55,7 @@ pub use stream::{
     Placed, PutEntry, PutError, PutErrorKind, PutResult, Read, ReadLimits, ShardFilter, ShardReader, StartPosition,
     Stream, StreamDescription, StreamError, StreamErrorKind, StreamIdentity, StreamStatus, StreamWriter,
 };
-pub use time::{Monotonic, Timestamp};
+pub use time::{InvalidTimestamp, Monotonic, Timestamp};
 
 /// Any error that can cross threads.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;

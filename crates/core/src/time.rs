@@ -1,6 +1,7 @@
 //! Two clocks, two types, so that they cannot be mixed up.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 /// A point on the wall clock, in milliseconds since the Unix epoch: what Kinesis stamps on records.
@@ -61,6 +62,29 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// Text that is not a point in time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` is not a time: RFC 3339 in UTC, such as `2013-01-01T05:15:00.000Z`, or `<milliseconds> ms since 1970`"
+)]
+pub struct InvalidTimestamp {
+    /// The text that was given, cut after 80 characters.
+    pub text: String,
+}
+
+/// What [`Display`](fmt::Display) prints, and RFC 3339 in UTC with any number of decimals, of which three are kept.
+impl FromStr for Timestamp {
+    type Err = InvalidTimestamp;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = || InvalidTimestamp { text: text.chars().take(80).collect() };
+        match text.strip_suffix(" ms since 1970") {
+            Some(millis) => millis.parse().map(Self).map_err(|_| invalid()),
+            None => humantime::parse_rfc3339(text).map(Self::from).map_err(|_| invalid()),
+        }
+    }
+}
+
 /// A point on one worker's monotonic clock: the time since an origin that means nothing elsewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Monotonic(Duration);
@@ -97,6 +121,8 @@ impl Monotonic {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -104,6 +130,28 @@ mod tests {
         assert_eq!(Timestamp::from_millis(1_357_017_300_007).to_string(), "2013-01-01T05:15:00.007Z");
         assert_eq!(Timestamp::from_millis(-5).to_string(), "-5 ms since 1970");
         assert_eq!(Timestamp::from_millis(i64::MAX).to_string(), "9223372036854775807 ms since 1970");
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        for text in ["", "now", "2013-01-01", "2013-01-01T05:15:00+01:00", " ms since 1970", "1e3 ms since 1970"] {
+            let error = text.parse::<Timestamp>().expect_err("no time");
+            assert_eq!(error.text, text);
+        }
+        assert_eq!("1970-01-01T00:00:01.2345Z".parse(), Ok(Timestamp::from_millis(1234)));
+    }
+
+    proptest! {
+        #[test]
+        fn text_round_trips(millis in prop_oneof![any::<i64>(), 0..300_000_000_000_000i64]) {
+            let time = Timestamp::from_millis(millis);
+            prop_assert_eq!(time.to_string().parse(), Ok(time));
+        }
+
+        #[test]
+        fn reading_never_panics(text in "\\PC*|[-0-9TZ:. ]*") {
+            let _ = text.parse::<Timestamp>();
+        }
     }
 
     #[test]

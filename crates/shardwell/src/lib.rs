@@ -3,8 +3,9 @@
 //! A consumer is a [`RecordProcessor`] that is handed to a [`Worker`]. Run as many processes of it as you like: they
 //! share the shards of the stream through a lease table, follow it through splits and merges, and note how far each
 //! shard is done (its checkpoint), so that the next process goes on where the last one stopped. Every record is
-//! delivered at least once, and records of one partition key arrive in order. A batch that fails is delivered again
-//! until it succeeds: nothing is ever skipped.
+//! delivered at least once, and records of one partition key arrive in order. A batch that fails is delivered again,
+//! narrowed down to the record that is to blame; that one goes to the dead letters, if there is a place for them, and
+//! nothing else is lost, or late for it.
 //!
 //! # A consumer in twenty lines
 //!
@@ -14,7 +15,9 @@
 //! use std::sync::Arc;
 //!
 //! use shardwell::memory::{MemoryLeaseStore, MemoryStream};
-//! use shardwell::{Batch, InitialPosition, Outcome, ProcessError, RecordProcessor, SystemEnv, Worker, async_trait};
+//! use shardwell::{
+//!     Batch, InitialPosition, Outcome, ProcessError, ProcessResultExt, RecordProcessor, SystemEnv, Worker, async_trait,
+//! };
 //!
 //! struct Print;
 //!
@@ -22,7 +25,7 @@
 //! impl RecordProcessor for Print {
 //!     async fn process(&mut self, batch: &Batch) -> Result<Outcome, ProcessError> {
 //!         for record in batch {
-//!             println!("{}: {}", batch.lane().shard, std::str::from_utf8(&record.data)?);
+//!             println!("{}: {}", batch.lane().shard, std::str::from_utf8(&record.data).at(record)?);
 //!         }
 //!         Ok(Outcome::Done)
 //!     }
@@ -68,9 +71,15 @@
 //!   of the record, or by its [`position`](UserRecord::position), which is unique in its shard.
 //! - **Where it starts.** A new application starts at the newest record (`LATEST`), as the KCL does. To read what is
 //!   there, set [`initial_position`](WorkerBuilder::initial_position).
-//! - **Errors.** A plain `?` in a processor is fine: the batch comes again after a backoff. A record that can never
-//!   succeed therefore stops its shard, loudly: see `failures` and `last_error` in [`ShardStatus`], and watch the
-//!   iterator age.
+//! - **Errors.** A plain `?` in a processor is fine: the batch is split and comes again after a backoff. Say which record
+//!   failed ([`at`](ProcessResultExt::at)), and those before it are not delivered again; say that an error is
+//!   [transient](ErrorClass::Transient), and an outage costs no record.
+//! - **Dead letters.** Without a place for them, a record that can never succeed stops its lane, loudly: see `failures`
+//!   and `last_error` in [`ShardStatus`], and watch the iterator age. With [`dead_letters`](WorkerBuilder::dead_letters) it
+//!   is kept there after its retries, whole and with its error, before the checkpoint goes past it; look at it and try it
+//!   again with `shardwell dead-letters`. A record over which the process dies ends there too, after some restarts.
+//! - **Lanes.** With [`DeliveryPolicy::with_lanes`] a shard is processed by many processors at once, each with its own
+//!   keys, and a record that is stuck holds up its lane alone.
 //! - **Stopping.** [`Worker::run_until`] and [`WorkerHandle::shutdown`] let running batches finish, store the
 //!   checkpoints and release the leases: nothing is delivered twice, and other processes take over at once.
 //! - **Blocking.** A processor may block its thread. Leases are renewed elsewhere, so that costs throughput and never a
@@ -84,9 +93,10 @@
 //! | feature | default | what |
 //! |---|---|---|
 //! | `aws` | yes | `shardwell::aws`: Amazon Kinesis, on the AWS SDK |
-//! | `sqlite` | yes | `shardwell::sqlite`: the lease table in a file, for all processes of one machine |
+//! | `file` | yes | `shardwell::file`: dead letters as JSON lines in a file |
+//! | `sqlite` | yes | `shardwell::sqlite`: the lease table, and dead letters, in a file for all processes of one machine |
 //! | `local` | no | `shardwell::local`: an engine that speaks the Kinesis protocol on loopback, for tests and trying things out |
-//! | `cli` | no | the command `shardwell` (`local`, `leases list`, `leases reset`) |
+//! | `cli` | no | the command `shardwell` (`local`, `leases`, `dead-letters`, `records`) |
 //!
 //! # Where to go next
 //!
@@ -95,6 +105,7 @@
 //! | see all of it work on your machine | the example `quickstart` |
 //! | write a processor | [`RecordProcessor`], [`Batch`], [`Outcome`] |
 //! | tune a worker | [`WorkerBuilder`]: every setting with its default and what too small and too large do |
+//! | decide what happens when processing fails | [`DeliveryPolicy`], [`ProcessError`], [`dead_letter`] |
 //! | checkpoint by hand | [`CheckpointMode`], [`Checkpointer`] |
 //! | run, pause, stop and watch it | [`WorkerHandle`], [`WorkerStatus`] |
 //! | bring a stream or a lease table of your own | [`Stream`], [`LeaseStore`], and the conformance suites in [`core`] |
@@ -109,14 +120,17 @@ pub use metrics;
 pub use shardwell_consumer::metrics as metric_names;
 #[doc(inline)]
 pub use shardwell_consumer::{
-    Batch, BuildError, CheckpointError, CheckpointMode, Checkpointer, DataLoss, InitialPosition, LaneContext,
-    OnDataLoss, OnUndecodable, OutOfRange, Outcome, ProcessError, RangePolicy, RecordProcessor, ShardState,
-    ShardStatus, Start, Worker, WorkerBuilder, WorkerError, WorkerHandle, WorkerPhase, WorkerStatus,
+    Batch, BuildError, CheckpointError, CheckpointMode, Checkpointer, DataLoss, DeliveryPolicy, ErrorClass, FusePolicy,
+    InitialPosition, LaneContext, OnDataLoss, OnSinkFailure, OnUndecodable, OutOfRange, Outcome, ProcessError,
+    ProcessResultExt, RangePolicy, RecordFailure, RecordProcessor, ShardState, ShardStatus, Start, Worker,
+    WorkerBuilder, WorkerError, WorkerHandle, WorkerPhase, WorkerStatus,
 };
 
 /// The model, the decisions and the seams, all of them: for who implements a seam. The feature `testing` of that crate
 /// has a conformance suite for each.
 pub use shardwell_core as core;
+#[doc(inline)]
+pub use shardwell_core::dead_letter;
 #[doc(inline)]
 pub use shardwell_core::memory;
 #[doc(inline)]
@@ -131,6 +145,9 @@ pub use shardwell_core::{
 #[cfg(feature = "aws")]
 #[doc(inline)]
 pub use shardwell_aws as aws;
+#[cfg(feature = "file")]
+#[doc(inline)]
+pub use shardwell_file as file;
 #[cfg(feature = "local")]
 #[doc(inline)]
 pub use shardwell_local as local;

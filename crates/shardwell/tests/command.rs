@@ -1,5 +1,8 @@
 //! The command as a process: what it prints, what it refuses, and what it leaves behind.
 
+#[path = "command/dead_letters.rs"]
+mod dead_letters;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -110,7 +113,7 @@ fn leases() -> [Lease; 2] {
 fn help_names_the_commands_and_what_they_are_for() {
     let help = run(&["--help"]);
     assert_code(&help, 0);
-    for word in ["local", "leases", "--version", "RUST_LOG"] {
+    for word in ["local", "leases", "dead-letters", "--version", "RUST_LOG"] {
         assert!(stdout(&help).contains(word), "{word} is not in\n{}", stdout(&help));
     }
     let leases = stdout(&run(&["leases", "--help"]));

@@ -7,11 +7,12 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// What each published crate may depend on of the others: facade, then the middle row, which never depends sideways,
 /// then core, then aggregation.
-const DIRECTION: [(&str, &[&str]); 8] = [
+const DIRECTION: [(&str, &[&str]); 9] = [
     ("shardwell-aggregation", &[]),
     ("shardwell-core", &["shardwell-aggregation"]),
     ("shardwell-aws", &["shardwell-core", "shardwell-aggregation"]),
     ("shardwell-consumer", &["shardwell-core", "shardwell-aggregation"]),
+    ("shardwell-file", &["shardwell-core", "shardwell-aggregation"]),
     ("shardwell-local", &["shardwell-core", "shardwell-aggregation"]),
     ("shardwell-producer", &["shardwell-core", "shardwell-aggregation"]),
     ("shardwell-sqlite", &["shardwell-core", "shardwell-aggregation"]),
@@ -22,6 +23,7 @@ const DIRECTION: [(&str, &[&str]); 8] = [
             "shardwell-aws",
             "shardwell-consumer",
             "shardwell-core",
+            "shardwell-file",
             "shardwell-local",
             "shardwell-producer",
             "shardwell-sqlite",

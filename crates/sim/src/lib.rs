@@ -6,12 +6,14 @@
 //!
 //! A process can be frozen (its tasks stand still while the world goes on, as under `SIGSTOP`), thawed, and crashed (its
 //! tasks are dropped, as by `kill -9`); and its clock can run faster or slower than the others'. A [`FaultyLeaseStore`]
-//! refuses, loses replies and hangs as a plan says.
+//! refuses, loses replies and hangs as a plan says; so does a [`FaultyDeadLetterSink`].
 
 #![warn(missing_docs)]
 
+mod dead_letters;
 mod env;
 mod lease_store;
 
+pub use dead_letters::FaultyDeadLetterSink;
 pub use env::SimEnv;
 pub use lease_store::{Fault, FaultPlan, FaultyLeaseStore};

@@ -6,13 +6,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use shardwell_core::StoreError;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-use crate::error::Failure;
-use crate::{schema, sql};
+use crate::error::{Failure, Report};
+use crate::schema::{self, Schema};
+use crate::sql;
+
+/// How long a call waits for other processes' locks, unless told otherwise.
+const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many calls may read at the same time.
 const READERS: usize = 4;
@@ -24,17 +27,28 @@ const ROW_BUFFER: usize = 1024;
 /// Where the file is and how it may be used.
 #[derive(Clone, Debug)]
 pub(crate) struct File {
+    pub(crate) schema: &'static Schema,
     pub(crate) path: PathBuf,
     pub(crate) busy_timeout: Duration,
     pub(crate) read_only: bool,
 }
 
 /// Whether SQLite would take a path for a database in memory or a temporary one, of which each connection has its own.
-pub(crate) fn names_no_file(path: &Path) -> bool {
+fn names_no_file(path: &Path) -> bool {
     ["", ":memory:"].iter().any(|special| path == Path::new(special))
 }
 
 impl File {
+    /// A file that may be created and written. A relative path is taken from the current directory at this moment.
+    pub(crate) fn new(schema: &'static Schema, path: &Path) -> Self {
+        let mut path = path.to_owned();
+        if !names_no_file(&path) {
+            // Fails only where the current directory is gone; then opening fails too, and says so.
+            path = std::path::absolute(&path).unwrap_or(path);
+        }
+        Self { schema, path, busy_timeout: DEFAULT_BUSY_TIMEOUT, read_only: false }
+    }
+
     fn options(&self) -> SqliteConnectOptions {
         // Beyond this SQLite's own counter of milliseconds overflows.
         const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -43,7 +57,7 @@ impl File {
             .create_if_missing(!self.read_only)
             .read_only(self.read_only)
             .busy_timeout(self.busy_timeout.min(LONGEST))
-            .synchronous(SqliteSynchronous::Normal)
+            .synchronous(self.schema.synchronous)
             .row_buffer_size(ROW_BUFFER)
             .thread_name(|n| format!("shardwell-sqlite-{n}"))
             .disable_statement_logging()
@@ -53,16 +67,15 @@ impl File {
     fn prepare(&self) -> BoxFuture<'_, Result<(), Failure>> {
         Box::pin(async move {
             if names_no_file(&self.path) {
-                return Err(Failure::Invalid(
-                    "the path names no file; for leases in memory, use MemoryLeaseStore".into(),
-                ));
+                return Err(Failure::NoFile(self.schema.in_memory));
             }
             let mut connection = self.options().connect().await?;
             if self.read_only {
-                schema::verify(&mut connection).await?;
+                schema::verify(self.schema, &mut connection).await?;
             } else {
+                schema::verify_alone(self.schema, &mut connection).await?;
                 self.switch_to_wal(&mut connection).await?;
-                schema::migrate(&mut connection).await?;
+                schema::migrate(self.schema, &mut connection).await?;
             }
             connection.close().await?;
             Ok(())
@@ -183,8 +196,8 @@ impl Database {
     }
 
     /// Prepares the file unless that has been done.
-    pub(crate) async fn prepare(&self) -> Result<(), StoreError> {
-        self.call("opening the lease table", async { Ok(()) }).await
+    pub(crate) async fn prepare<E: From<Report> + Send>(&self) -> Result<(), E> {
+        self.call(self.file.schema.opening, async { Ok(()) }).await
     }
 
     /// The connection for a write. SQLite has one writer at a time, so a second connection would only wait for the first.
@@ -198,18 +211,18 @@ impl Database {
     }
 
     /// Runs a call on the prepared file, bounded in time, and says what went wrong with what.
-    pub(crate) fn call<'a, T: Send + 'a>(
+    pub(crate) fn call<'a, T: Send + 'a, E: From<Report> + Send + 'a>(
         &'a self,
         what: &'a str,
         call: impl Future<Output = Result<T, Failure>> + Send + 'a,
-    ) -> BoxFuture<'a, Result<T, StoreError>> {
+    ) -> BoxFuture<'a, Result<T, E>> {
         Box::pin(async move {
-            self.ready().await.map_err(|failure| self.report(failure, "opening the lease table"))?;
+            self.ready().await.map_err(|failure| self.report(failure, self.file.schema.opening))?;
             // SQLite itself gives up after the busy time-out: this bounds the wait behind other calls, and a disk that
             // hangs.
             let limit = self.file.busy_timeout.saturating_mul(2).max(Duration::from_secs(1));
             let outcome = within(limit, call).await.unwrap_or(Err(Failure::TimedOut(limit)));
-            outcome.map_err(|failure| self.report(failure, what))
+            Ok(outcome.map_err(|failure| self.report(failure, what))?)
         })
     }
 
@@ -223,11 +236,11 @@ impl Database {
         within(limit, preparing).await.unwrap_or(Err(Failure::TimedOut(limit))).map(drop)
     }
 
-    fn report(&self, failure: Failure, what: &str) -> StoreError {
+    fn report(&self, failure: Failure, what: &str) -> Report {
         if failure.spoils_connection() {
             self.writer.reset();
             self.readers.reset();
         }
-        failure.into_store_error(what, &self.file.path, self.file.busy_timeout)
+        failure.report(what, &self.file.path, self.file.busy_timeout)
     }
 }

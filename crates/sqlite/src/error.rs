@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use shardwell_core::dead_letter::{SinkError, SinkErrorKind};
 use shardwell_core::{BoxError, StoreError, StoreErrorKind};
 use sqlx::migrate::MigrateError;
 
@@ -19,8 +20,14 @@ pub(crate) enum Failure {
     Newer(i64),
     /// The schema lacks migrations, and the file may not be written.
     Older,
+    /// The file holds this table, so it is of something else.
+    Foreign(String),
+    /// The path names no file. Holds the name of what is meant for memory.
+    NoFile(&'static str),
     /// A row does not hold what it should.
     Damaged(String),
+    /// A letter cannot be read, for this reason.
+    Unreadable(String),
     /// An argument cannot be stored.
     Invalid(String),
     /// The call took too long.
@@ -42,6 +49,63 @@ impl From<MigrateError> for Failure {
     }
 }
 
+/// What kind of error it is, finer than in either seam.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// It may pass by itself.
+    Unavailable,
+    /// There was no answer in time.
+    Timeout,
+    /// Permissions are missing.
+    Denied,
+    /// The path cannot be that of a file.
+    Misnamed,
+    /// The file cannot be used as it is.
+    Unusable,
+    /// What should be stored cannot be.
+    Argument,
+}
+
+/// An error, before it is known which seam it goes through.
+#[derive(Debug)]
+pub(crate) struct Report {
+    kind: Kind,
+    message: String,
+    cause: Option<BoxError>,
+}
+
+impl From<Report> for StoreError {
+    fn from(report: Report) -> Self {
+        let kind = match report.kind {
+            Kind::Unavailable => StoreErrorKind::Unavailable,
+            Kind::Timeout => StoreErrorKind::Timeout,
+            Kind::Denied => StoreErrorKind::Denied,
+            Kind::Misnamed | Kind::Argument => StoreErrorKind::Invalid,
+            Kind::Unusable => StoreErrorKind::Unusable,
+        };
+        let error = Self::new(kind, report.message);
+        match report.cause {
+            Some(cause) => error.with_source(cause),
+            None => error,
+        }
+    }
+}
+
+impl From<Report> for SinkError {
+    fn from(report: Report) -> Self {
+        let kind = match report.kind {
+            Kind::Unavailable | Kind::Timeout => SinkErrorKind::Unavailable,
+            Kind::Denied | Kind::Misnamed | Kind::Unusable => SinkErrorKind::Unusable,
+            Kind::Argument => SinkErrorKind::Refused,
+        };
+        let error = Self::new(kind, report.message);
+        match report.cause {
+            Some(cause) => error.because(cause),
+            None => error,
+        }
+    }
+}
+
 /// SQLite's primary result codes (<https://www.sqlite.org/rescode.html>).
 mod code {
     pub(super) const ERROR: i32 = 1;
@@ -52,6 +116,7 @@ mod code {
     pub(super) const CORRUPT: i32 = 11;
     pub(super) const FULL: i32 = 13;
     pub(super) const CANTOPEN: i32 = 14;
+    pub(super) const TOOBIG: i32 = 18;
     pub(super) const AUTH: i32 = 23;
     pub(super) const NOTADB: i32 = 26;
 }
@@ -77,20 +142,20 @@ impl Failure {
         matches!(self, Self::Sqlite(_)) && !self.is_busy()
     }
 
-    /// The error for a caller who was doing `what` with the file at `path`.
-    pub(crate) fn into_store_error(self, what: &str, path: &Path, busy_timeout: Duration) -> StoreError {
+    /// What to tell a caller who was doing `what` with the file at `path`.
+    pub(crate) fn report(self, what: &str, path: &Path, busy_timeout: Duration) -> Report {
         let (kind, advice) = self.advice(path, busy_timeout);
         let message = format!("{what} in {}: {advice}", path.display());
-        let error = StoreError::new(kind, message);
-        match self {
-            Self::Sqlite(source) => error.with_source(BoxError::from(source)),
-            Self::Migration(source) => error.with_source(BoxError::from(source)),
-            _ => error,
-        }
+        let cause = match self {
+            Self::Sqlite(source) => Some(BoxError::from(source)),
+            Self::Migration(source) => Some(BoxError::from(source)),
+            _ => None,
+        };
+        Report { kind, message, cause }
     }
 
-    fn advice(&self, path: &Path, busy_timeout: Duration) -> (StoreErrorKind, String) {
-        use StoreErrorKind::{Invalid, Timeout, Unavailable, Unusable};
+    fn advice(&self, path: &Path, busy_timeout: Duration) -> (Kind, String) {
+        use Kind::{Argument, Misnamed, Timeout, Unavailable, Unusable};
         match self {
             Self::Sqlite(error) => sqlite_advice(error, path, busy_timeout),
             Self::Locked => (Unavailable, locked_advice(busy_timeout)),
@@ -119,8 +184,17 @@ impl Failure {
                 Unusable,
                 format!("its schema is not as shardwell made it ({error}); restore the file, or use another one"),
             ),
+            Self::Foreign(table) => (
+                Unusable,
+                format!(
+                    "it holds `{table}`, so it is a database of something else; dead letters have a file of their own: \
+                     name another one"
+                ),
+            ),
+            Self::NoFile(in_memory) => (Misnamed, format!("the path names no file; for memory, use {in_memory}")),
             Self::Damaged(what) => (Unusable, format!("{what}; restore or delete the row")),
-            Self::Invalid(what) => (Invalid, what.clone()),
+            Self::Unreadable(what) => (Unusable, what.clone()),
+            Self::Invalid(what) => (Argument, what.clone()),
         }
     }
 }
@@ -132,8 +206,8 @@ fn locked_advice(busy_timeout: Duration) -> String {
     )
 }
 
-fn sqlite_advice(error: &sqlx::Error, path: &Path, busy_timeout: Duration) -> (StoreErrorKind, String) {
-    use StoreErrorKind::{Denied, Unavailable, Unusable};
+fn sqlite_advice(error: &sqlx::Error, path: &Path, busy_timeout: Duration) -> (Kind, String) {
+    use Kind::{Argument, Denied, Unavailable, Unusable};
     match primary_code(error) {
         Some(code::BUSY | code::LOCKED) => (Unavailable, locked_advice(busy_timeout)),
         Some(code::READONLY) => (
@@ -150,6 +224,7 @@ fn sqlite_advice(error: &sqlx::Error, path: &Path, busy_timeout: Duration) -> (S
         Some(code::CORRUPT) => {
             (Unusable, format!("the database is corrupt ({error}); restore it from a backup, or remove it"))
         }
+        Some(code::TOOBIG) => (Argument, "it is larger than SQLite can store (1 GB)".into()),
         Some(code::FULL) => (Unavailable, "the disk is full; free some space".into()),
         Some(code::ERROR) => (
             Unusable,
@@ -167,13 +242,13 @@ fn sqlite_advice(error: &sqlx::Error, path: &Path, busy_timeout: Duration) -> (S
 }
 
 /// SQLite says only that it cannot open the file; the file system knows why.
-fn cannot_open_advice(path: &Path) -> (StoreErrorKind, String) {
-    use StoreErrorKind::{Denied, Invalid};
+fn cannot_open_advice(path: &Path) -> (Kind, String) {
+    use Kind::{Denied, Misnamed};
     let directory = path.parent().unwrap_or(Path::new("/"));
     if path.is_dir() {
-        (Invalid, "this is a directory; name a file".into())
+        (Misnamed, "this is a directory; name a file".into())
     } else if !directory.is_dir() {
-        (Invalid, format!("there is no directory {}; create it first", directory.display()))
+        (Misnamed, format!("there is no directory {}; create it first", directory.display()))
     } else if path.exists() {
         (Denied, "the file cannot be opened; allow this user to read and write it and its directory".into())
     } else {

@@ -1,4 +1,4 @@
-//! The lease table of shardwell in SQLite, for many processes on one machine.
+//! The lease table and the dead letters of shardwell in SQLite, for many processes on one machine.
 //!
 //! ```
 //! use shardwell_core::{Checkpoint, Lease, LeaseStore};
@@ -15,12 +15,14 @@
 //! # }).expect("it works");
 //! ```
 //!
-//! Writes are single statements that check their condition and take effect at once; see `sql.rs`. The schema is in
-//! `migrations/`.
+//! Writes to the lease table are single statements that check their condition and take effect at once; see `sql.rs`. Dead
+//! letters have a file of their own, where a write is on the disk before it is answered; see `dead_letters/`. The schemas
+//! are in `migrations/`.
 
 #![warn(missing_docs)]
 
 mod database;
+mod dead_letters;
 mod error;
 mod renew;
 mod row;
@@ -28,4 +30,5 @@ mod schema;
 mod sql;
 mod store;
 
+pub use dead_letters::SqliteDeadLetters;
 pub use store::SqliteLeaseStore;

@@ -165,8 +165,8 @@ fn refuse_what_cannot_be_stored(database: &Database, batch: Vec<Renewal>) -> (Ve
             None => storable.push(renewal),
             Some(failure) => {
                 let file = database.file();
-                let error = failure.into_store_error("renewing leases", &file.path, file.busy_timeout);
-                answers.push(answer(renewal.key, RenewOutcome::Unknown(error)));
+                let report = failure.report("renewing leases", &file.path, file.busy_timeout);
+                answers.push(answer(renewal.key, RenewOutcome::Unknown(report.into())));
             }
         }
     }

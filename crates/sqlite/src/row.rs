@@ -144,7 +144,7 @@ pub(crate) fn nanos(duration: Duration) -> Result<i64, Failure> {
     i64::try_from(duration.as_nanos()).map_err(|_| Failure::Invalid(format!("{duration:?} is longer than 292 years")))
 }
 
-fn to_json<T: serde::Serialize>(value: &T) -> Result<String, Failure> {
+pub(crate) fn to_json<T: serde::Serialize>(value: &T) -> Result<String, Failure> {
     serde_json::to_string(value).map_err(|e| Failure::Invalid(format!("it cannot be written as JSON: {e}")))
 }
 

@@ -1,4 +1,4 @@
-//! Every statement, in one place. Each writes with one autocommit statement, so that no lock outlives it.
+//! Every statement on the lease table, in one place. Each writes with one autocommit statement, so that no lock outlives it.
 
 use std::sync::LazyLock;
 
@@ -209,7 +209,7 @@ mod tests {
 
     async fn migrated() -> SqliteConnection {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.expect("a database in memory");
-        crate::schema::migrator().run(&mut connection).await.expect("the migrations run");
+        crate::schema::LEASES.migrator().run(&mut connection).await.expect("the migrations run");
         connection
     }
 

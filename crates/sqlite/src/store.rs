@@ -15,8 +15,9 @@ use sqlx::Sqlite;
 use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
 
-use crate::database::{Database, File, names_no_file};
+use crate::database::{Database, File};
 use crate::error::Failure;
+use crate::schema::LEASES;
 use crate::{renew, row, sql};
 
 /// One application's lease table in a SQLite file, for any number of processes on one machine.
@@ -46,19 +47,11 @@ pub struct SqliteLeaseStore {
     application: Arc<str>,
 }
 
-/// How long a call waits for other processes' locks, unless told otherwise.
-const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
 impl SqliteLeaseStore {
     /// The lease table of an application in a file, which is created or brought up to date when it is first used.
     /// Made without I/O. A relative path is taken from the current directory at this moment.
     pub fn new(path: impl AsRef<Path>, application: &str) -> Self {
-        let mut path = path.as_ref().to_owned();
-        if !names_no_file(&path) {
-            // Fails only where the current directory is gone; then opening fails too, and says so.
-            path = std::path::absolute(&path).unwrap_or(path);
-        }
-        Self::on(File { path, busy_timeout: DEFAULT_BUSY_TIMEOUT, read_only: false }, application)
+        Self::on(File::new(&LEASES, path.as_ref()), application)
     }
 
     /// Opens a lease table now, and creates or migrates the file where needed. Safe in many processes at once.
@@ -165,7 +158,7 @@ impl SqliteLeaseStore {
             let rows = query?.fetch_all(guard.connection().await?).await?;
             rows.first().map(row::lease).transpose().map_err(|unreadable| unreadable.failure)
         };
-        match self.database.call(what, call).await? {
+        match self.database.call::<_, StoreError>(what, call).await? {
             Some(lease) => Ok(Conditional::Applied(lease)),
             None => Ok(Conditional::Refused(self.lease(key).await?)),
         }

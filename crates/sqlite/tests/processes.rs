@@ -8,10 +8,12 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use futures_util::StreamExt;
+use shardwell_core::dead_letter::{DeadLetterArchive, DeadLetterSink, LetterQuery};
+use shardwell_core::testing::dead_letters::letter;
 use shardwell_core::{
     Assignment, Checkpoint, Created, Lease, LeaseStore, RenewOutcome, Renewal, Seen, ShardId, WorkerId, WriteToken,
 };
-use shardwell_sqlite::SqliteLeaseStore;
+use shardwell_sqlite::{SqliteDeadLetters, SqliteLeaseStore};
 
 const FILE: &str = "SHARDWELL_TEST_FILE";
 const WORKER: &str = "SHARDWELL_TEST_WORKER";
@@ -131,6 +133,22 @@ async fn child_that_renews_for_ever() {
     }
 }
 
+/// How many letters a burial of [`child_that_buries_for_ever`] has.
+const BURIAL: u64 = 3;
+
+/// Puts letters for ever, and says how many burials were answered.
+#[tokio::test]
+#[ignore = "run as a process by the tests below"]
+async fn child_that_buries_for_ever() {
+    let dead_letters = SqliteDeadLetters::open(environment(FILE)).await.expect("opened");
+    let begin: u64 = environment(WORKER).parse().expect("a number");
+    for n in begin.. {
+        let burial: Vec<_> = (n * BURIAL..(n + 1) * BURIAL).map(letter).collect();
+        dead_letters.put(&burial).await.expect("put");
+        say(&(n + 1).to_string());
+    }
+}
+
 /// Says why the file cannot be opened.
 #[tokio::test]
 #[ignore = "run as a process by the tests below"]
@@ -180,6 +198,34 @@ async fn a_killed_process_loses_no_answered_write_and_leaves_no_lock() {
         let row = store.lease(&"shard".into()).await.expect("read").expect("there");
         assert!((answered..=answered + 1).contains(&row.counter), "{answered} was answered, {} is stored", row.counter);
         store.assign(&Assignment::of(&row, "next".into())).await.expect("no lock is left").applied().expect("assigned");
+    }
+}
+
+#[tokio::test]
+async fn a_killed_process_loses_no_letter_that_was_answered() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("dead-letters.db");
+    let dead_letters = SqliteDeadLetters::open(&file).await.expect("opened");
+    let mut answered = 0;
+    for round in 1..=4 {
+        let mut process = Process::start_self("child_that_buries_for_ever", &file, &answered.to_string());
+        let mut heard = process.hear().expect("it puts letters");
+        for _ in 0..7 * round {
+            heard = process.hear().expect("it puts letters");
+        }
+        process.child.kill().expect("killed");
+        heard = std::iter::from_fn(|| process.hear()).last().unwrap_or(heard);
+        process.child.wait().expect("it has ended");
+        answered = heard.parse().expect("a number");
+
+        let page = dead_letters.letters(&LetterQuery::default(), None, usize::MAX).await.expect("a page");
+        let kept: Vec<_> = page.letters.into_iter().map(|archived| archived.letter).collect();
+        let expected: Vec<_> = (0..kept.len() as u64).map(letter).collect();
+        assert_eq!(kept, expected, "none is missing");
+        let burials = kept.len() as u64 / BURIAL;
+        assert_eq!(kept.len() as u64 % BURIAL, 0, "a burial is kept together");
+        assert!((answered..=answered + 1).contains(&burials), "{answered} were answered, {burials} are kept");
+        dead_letters.put(&[letter(0)]).await.expect("no lock is left");
     }
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use shardwell_consumer::{
-    Batch, Checkpointer, InitialPosition, Outcome, ProcessError, RecordProcessor, Start, Worker, async_trait,
+    Batch, Checkpointer, DeliveryPolicy, InitialPosition, Outcome, ProcessError, RecordProcessor, Start, Worker,
+    async_trait,
 };
 use shardwell_core::{Checkpoint, Env, EnvExt, ReadLimits, ShardId, SystemEnv};
 use shardwell_integration::{APPLICATION, Event, EventKind, EventLog, stream_of};
@@ -92,7 +93,7 @@ async fn consume(endpoint: &str, stream: &str, leases: &Path, log: &Path) -> Res
     .initial_position(InitialPosition::TrimHorizon)
     .lease_duration(LEASE_DURATION)
     .discovery_interval(Duration::from_millis(100))
-    .batch_records(BATCH_RECORDS)
+    .delivery(DeliveryPolicy::default().with_batch_records(BATCH_RECORDS))
     .build()?;
     let stop = async {
         terminated.recv().await;

@@ -1,47 +1,28 @@
 //! A stream that is written all the time, and consuming processes that are killed one after the other.
 
 pub(crate) mod audit;
-mod process;
 mod producer;
-mod resharding;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shardwell_core::memory::kinesis::StreamSettings;
-use shardwell_core::{Checkpoint, Env, EnvExt, LeaseStore, ShardId, StreamStatus, SystemEnv, Timestamp};
+use shardwell_core::{Checkpoint, Env, EnvExt, LeaseStore, ShardId, SystemEnv, Timestamp};
 use shardwell_integration::{APPLICATION, stream_of};
 use shardwell_local::LocalEngine;
 use shardwell_sqlite::SqliteLeaseStore;
 
+use crate::common::moment::Moment;
+use crate::common::process::{SIGKILL, ServiceProcess};
+use crate::common::resharding::reshard;
+use crate::common::{PATIENCE, until, until_active};
 use audit::{Ledger, Round};
-use process::ConsumerProcess;
 use producer::Producer;
 
 const STREAM: &str = "events";
-
-/// Nothing that a test waits for takes nearly as long, on any machine.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// When a process is killed.
-enum Moment {
-    /// So long after its start: it may not have a single lease yet.
-    AfterStart(Duration),
-    /// So long after the first record that it handled.
-    AfterFirstRecord(Duration),
-}
-
-impl Moment {
-    /// A random moment. Most lie where there is something to lose.
-    fn random(random: &mut fastrand::Rng) -> Self {
-        match random.u32(0..4) {
-            0 => Self::AfterStart(Duration::from_millis(random.u64(0..1800))),
-            _ => Self::AfterFirstRecord(Duration::from_millis(random.u64(0..1000))),
-        }
-    }
-}
 
 /// An engine with a stream, its producer, and the consumers' lease table.
 pub(crate) struct World {
@@ -62,7 +43,7 @@ impl World {
         let producer_stream = stream_of(&engine.endpoint(), STREAM);
         let directory = tempfile::tempdir().expect("a directory");
         let random = fastrand::Rng::with_seed(seed);
-        until_active(&engine, &env).await;
+        until_active(&engine, STREAM, &*env).await;
         let producer = Producer::start(&env, producer_stream);
         Self { engine, env, producer, directory, random, rounds: Vec::new() }
     }
@@ -76,14 +57,14 @@ impl World {
     pub(crate) async fn round_with_resharding(&mut self) {
         let while_it_runs = self.random.bool();
         if !while_it_runs {
-            resharding::reshard(&self.engine, &mut self.random);
-            until_active(&self.engine, &self.env).await;
+            reshard(&self.engine, STREAM, &mut self.random);
+            until_active(&self.engine, STREAM, &*self.env).await;
         }
         self.consume_and_kill(while_it_runs).await;
-        until_active(&self.engine, &self.env).await;
+        until_active(&self.engine, STREAM, &*self.env).await;
     }
 
-    async fn consume_and_kill(&mut self, reshard: bool) {
+    async fn consume_and_kill(&mut self, with_resharding: bool) {
         let mut process = self.start_process();
         let time = match Moment::random(&mut self.random) {
             Moment::AfterStart(time) => time,
@@ -93,13 +74,14 @@ impl World {
             }
         };
         let moment = self.env.now().plus(time);
-        if reshard {
-            resharding::reshard(&self.engine, &mut self.random);
+        if with_resharding {
+            reshard(&self.engine, STREAM, &mut self.random);
         }
         self.env.sleep_until(moment).await;
         let killed_at = self.env.timestamp();
-        process.kill();
-        self.finish_round(&process, Some(killed_at)).await;
+        let signal = process.kill();
+        assert_eq!(signal, Some(SIGKILL), "it ended by itself: {}", process.trace());
+        self.finish_round(process, Some(killed_at)).await;
     }
 
     /// Stops the producer, lets a last process catch up, stops that gracefully, and gives what happened.
@@ -112,20 +94,25 @@ impl World {
         }
         // Where something is lost, the audit says what.
         let deadline = self.env.now().plus(PATIENCE);
-        while !missing.is_subset(&audit::numbers(&process.events()).collect()) && self.env.now() < deadline {
+        while !missing.is_empty() && self.env.now() < deadline {
             self.env.sleep(Duration::from_millis(5)).await;
+            for number in audit::numbers(process.news()) {
+                missing.remove(&number);
+            }
         }
         process.terminate();
-        self.until("the process stops", || process.has_ended()).await;
+        self.until("the process stops", || process.ended().is_some()).await;
         process.assert_ended_well();
-        self.finish_round(&process, None).await;
+        self.finish_round(process, None).await;
         Ledger { puts, rounds: self.rounds }
     }
 
-    fn start_process(&self) -> ConsumerProcess {
+    fn start_process(&self) -> ServiceProcess {
         let round = self.rounds.len();
         let files = self.directory.path().join(format!("round-{round}"));
-        ConsumerProcess::start(self.env.now(), &self.engine.endpoint(), STREAM, &self.leases(), &files)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_consume"));
+        command.args([&self.engine.endpoint(), STREAM]).args([self.leases(), files.with_extension("log")]);
+        ServiceProcess::start(self.env.now(), command, &files)
     }
 
     fn leases(&self) -> PathBuf {
@@ -133,34 +120,27 @@ impl World {
     }
 
     /// Takes down what the process did and what it left behind.
-    async fn finish_round(&mut self, process: &ConsumerProcess, killed_at: Option<Timestamp>) {
-        process.assert_no_error();
+    async fn finish_round(&mut self, mut process: ServiceProcess, killed_at: Option<Timestamp>) {
+        let trace = process.trace();
+        assert!(!trace.contains(" ERROR ") && !trace.contains("panicked"), "{trace}");
+        process.news();
         let listing =
             SqliteLeaseStore::new(self.leases(), APPLICATION).leases().await.expect("a table that is not harmed");
         assert_eq!(listing.unreadable, [], "no row is harmed");
         if killed_at.is_none() {
-            assert!(listing.leases.iter().all(|lease| lease.owner.is_none()), "released: {:?}", listing.leases);
+            assert!(
+                listing.leases.iter().all(|lease| lease.is_finished() || lease.owner.is_none()),
+                "released: {:?}",
+                listing.leases
+            );
         }
         let checkpoints: BTreeMap<ShardId, Checkpoint> =
             listing.leases.into_iter().map(|lease| (lease.shard, lease.checkpoint)).collect();
         let took = self.env.now().since(process.started);
-        self.rounds.push(Round { events: process.events(), killed_at, checkpoints, took });
+        self.rounds.push(Round { events: process.events().to_vec(), killed_at, checkpoints, took });
     }
 
     async fn until(&self, what: &str, condition: impl FnMut() -> bool) {
         until(&*self.env, what, condition).await;
     }
-}
-
-async fn until(env: &dyn Env, what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = env.now().plus(PATIENCE);
-    while !condition() {
-        assert!(env.now() < deadline, "not within {PATIENCE:?}: {what}");
-        env.sleep(Duration::from_millis(5)).await;
-    }
-}
-
-async fn until_active(engine: &LocalEngine, env: &Arc<dyn Env>) {
-    let status = || engine.kinesis().lock().describe(STREAM, engine.now()).expect("there").status;
-    until(&**env, "the stream is active", || status() == StreamStatus::Active).await;
 }

@@ -59,7 +59,7 @@ impl HeldLease {
         Self {
             key: image.key.clone(),
             shard: image.shard.clone(),
-            progress: Progress::new(mode, image.checkpoint, image.throughput_kbps, now),
+            progress: Progress::new(mode, &image, now),
             activity: Activity::default(),
             term: Mutex::new(Term {
                 trusted_until: timing.trusted_until(attempt),

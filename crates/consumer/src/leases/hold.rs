@@ -21,6 +21,8 @@ pub(super) async fn hold(shared: Arc<Shared>, lease: Arc<HeldLease>) {
         Ok(ConsumerEnd::ShardEnded { children }) => finish(&shared, &lease, &children).await,
         Ok(ConsumerEnd::Stopped) => release(&shared, &lease).await,
         Ok(ConsumerEnd::LeaseLost) => Err(LeaseGone),
+        // It is begun anew until it is not misled.
+        Ok(ConsumerEnd::Misled) => release(&shared, &lease).await,
         Ok(ConsumerEnd::Fatal(error)) => {
             shared.fail(error);
             release(&shared, &lease).await
@@ -103,7 +105,7 @@ async fn release(shared: &Shared, lease: &HeldLease) -> Result<(), LeaseGone> {
 }
 
 /// Has everything that is wanted stored.
-async fn flush(shared: &Shared, lease: &HeldLease) -> Result<(), LeaseGone> {
+pub(crate) async fn flush(shared: &Shared, lease: &HeldLease) -> Result<(), LeaseGone> {
     let (written, stored) = oneshot::channel();
     shared.flush.send(Flush { key: lease.key().clone(), written }).map_err(|_| LeaseGone)?;
     stored.await.unwrap_or(Err(LeaseGone))

@@ -20,6 +20,7 @@ mod sync;
 
 pub(crate) use claim::run as claim;
 pub(crate) use held::{HeldLease, HeldLeases, Stop};
+pub(crate) use hold::flush;
 pub(crate) use prepare::{may_pass, prepare};
 pub(crate) use renew::{Flush, LeaseGone, run as renew};
 pub(crate) use sync::{once as sync_once, run as sync};

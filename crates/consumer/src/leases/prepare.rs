@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use shardwell_core::dead_letter::SinkErrorKind;
 use shardwell_core::leasing::Observations;
 use shardwell_core::{
     Created, EnvExt, FleetSettings, StoreError, StreamDescription, StreamError, StreamIdentity, StreamStatus,
@@ -118,12 +119,14 @@ pub(crate) fn may_pass(error: &WorkerError) -> bool {
     match error {
         WorkerError::Store(error) => error.is_retryable(),
         WorkerError::Stream(error) => StreamError::is_retryable(error),
+        WorkerError::DeadLetters(error) => error.kind() == SinkErrorKind::Unavailable,
         WorkerError::NotStarted { .. }
         | WorkerError::StreamRecreated { .. }
         | WorkerError::StreamDeleted { .. }
         | WorkerError::LeaseDurationMismatch { .. }
         | WorkerError::DataLoss(_)
         | WorkerError::Undecodable { .. }
+        | WorkerError::FuseBlown { .. }
         | WorkerError::Broken(_) => false,
     }
 }

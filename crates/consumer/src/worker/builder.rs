@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shardwell_core::aggregation::RangePolicy;
+use shardwell_core::dead_letter::DeadLetterSink;
+use shardwell_core::delivery::DeliveryPolicy;
 use shardwell_core::leasing::InitialPosition;
-use shardwell_core::{Env, LeaseStore, RetryPolicy, Stream, SystemEnv, WorkerId};
+use shardwell_core::{Env, LeaseStore, Stream, SystemEnv, UserRecord, WorkerId};
 
 use super::settings::Settings;
 use super::shared::Parts;
 use super::{BuildError, OnDataLoss, Shared, Worker};
 use crate::CheckpointMode;
+use crate::dead_letters::DeadLetters;
 use crate::processor::{LaneContext, ProcessorFactory, RecordProcessor};
-use crate::records::OnUndecodable;
+use crate::records::Filter;
 
 /// Collects what a worker is made of. Components are what it runs on (stream, lease table, processors, environment);
 /// everything else is a setting with a default.
@@ -25,6 +28,8 @@ pub struct WorkerBuilder {
     factory: ProcessorFactory,
     worker: Option<WorkerId>,
     env: Option<Arc<dyn Env>>,
+    sinks: Vec<Arc<dyn DeadLetterSink>>,
+    filter: Option<Filter>,
     settings: Settings,
 }
 
@@ -56,6 +61,8 @@ impl Worker {
             factory: Arc::new(move |lane| Box::new(processors(lane))),
             worker: None,
             env: None,
+            sinks: Vec::new(),
+            filter: None,
             settings: Settings::default(),
         }
     }
@@ -133,29 +140,32 @@ impl WorkerBuilder {
         self
     }
 
-    /// How many records a batch has at most. Default: 500.
-    pub fn batch_records(mut self, records: usize) -> Self {
-        self.settings.batch.records = records;
+    /// How records are delivered, and what happens when that fails: batches, lanes, retries, age, dead letters. Default:
+    /// see [`DeliveryPolicy`].
+    pub fn delivery(mut self, policy: DeliveryPolicy) -> Self {
+        self.settings.delivery = policy;
         self
     }
 
-    /// How many payload bytes a batch has at most; one record always fits. Default: 1 MiB.
-    pub fn batch_bytes(mut self, bytes: usize) -> Self {
-        self.settings.batch.bytes = bytes;
+    /// Where dead letters go. Called more than once: the next one is tried where the one before does not take a letter.
+    /// Default: nowhere, and then no record is ever given up.
+    pub fn dead_letters(mut self, sink: impl DeadLetterSink) -> Self {
+        self.sinks.push(Arc::new(sink));
         self
     }
 
-    /// How long to wait for a batch to fill once something is there and the processor is idle. Default: zero, which
-    /// delivers at once whatever is there. Longer makes fewer, larger batches and adds that much latency.
-    pub fn batch_window(mut self, window: Duration) -> Self {
-        self.settings.batch.window = window;
+    /// Which user records are delivered: those for which the function says `true`. The others reach no processor, cost
+    /// nothing, and are done with at once. It is called once for each user record, also for those that are delivered again
+    /// after a restart, and must not block. Default: all.
+    pub fn filter(mut self, wanted: impl Fn(&UserRecord) -> bool + Send + Sync + 'static) -> Self {
+        self.filter = Some(Filter(Arc::new(wanted)));
         self
     }
 
-    /// How soon to deliver a failed batch again. Default: 200 ms, doubling up to 60 s, with full jitter. A limit on the
-    /// number of retries is not used: nothing is ever skipped.
-    pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.settings.retry = policy;
+    /// How often to look for dead letters that somebody asked to be tried again. Default: 5 s. Only where a sink's letters
+    /// can be read back.
+    pub fn redrive_interval(mut self, interval: Duration) -> Self {
+        self.settings.redrive_interval = interval;
         self
     }
 
@@ -172,13 +182,6 @@ impl WorkerBuilder {
     /// distribution, where hash keys say nothing.
     pub fn range_policy(mut self, policy: RangePolicy) -> Self {
         self.settings.range_policy = policy;
-        self
-    }
-
-    /// What to do with a record that claims to be aggregated and cannot be read. Default: deliver it as it is. It is
-    /// counted either way.
-    pub fn on_undecodable(mut self, choice: OnUndecodable) -> Self {
-        self.settings.on_undecodable = choice;
         self
     }
 
@@ -199,11 +202,20 @@ impl WorkerBuilder {
     ///
     /// # Errors
     /// [`BuildError::Invalid`] for a setting that is out of its bounds, with a message that names it.
-    pub fn build(self) -> Result<Worker, BuildError> {
+    pub fn build(mut self) -> Result<Worker, BuildError> {
         if self.application.is_empty() {
             return Err(BuildError::Invalid("the application name is empty".into()));
         }
         self.settings.validate().map_err(BuildError::Invalid)?;
+        let policy = self.settings.delivery.clone().resolve(!self.sinks.is_empty()).map_err(BuildError::Invalid)?;
+        let can_redrive = self.sinks.iter().any(|sink| sink.archive().is_some());
+        if policy.quarantine() && !can_redrive {
+            let sinks =
+                "quarantine needs a sink whose letters can be read back and redriven: nothing else could end it";
+            return Err(BuildError::Invalid(sinks.into()));
+        }
+        let dead_letters = DeadLetters::new(self.sinks, &policy);
+        self.settings.delivery = policy;
         let env = match self.env {
             Some(env) => env,
             None => Arc::new(SystemEnv::new().map_err(BuildError::Environment)?),
@@ -217,6 +229,8 @@ impl WorkerBuilder {
             stream: self.stream,
             store: self.store,
             factory: self.factory,
+            dead_letters,
+            filter: self.filter,
         };
         let (shared, flushes) = Shared::new(parts);
         Ok(Worker { shared, flushes })

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use shardwell_core::aggregation::Malformed;
+use shardwell_core::dead_letter::SinkError;
 use shardwell_core::{Checkpoint, SequenceNumber, ShardId, StoreError, StreamError, Timestamp};
 
 /// Why a worker could not be built.
@@ -90,21 +91,31 @@ pub enum WorkerError {
         /// What is wrong with it.
         reason: Box<Malformed>,
     },
+    /// The sinks for dead letters cannot be used.
+    #[error("dead letters cannot be kept")]
+    DeadLetters(#[source] SinkError),
+    /// More records died than the fuse lets through.
+    #[error(
+        "the fuse has blown: too many records died in too short a time, the last one with: {last_error}. Nothing was \
+         dead-lettered beyond the limit; mend what is broken and start again"
+    )]
+    FuseBlown {
+        /// Why the record that was too much was to be given up.
+        last_error: String,
+    },
     /// A task of the worker panicked, which is a fault of shardwell; its leases are left to expire.
     #[error("the worker broke down: {0}")]
     Broken(String),
 }
 
+/// An error and its causes, outermost first.
+pub(crate) fn causes(error: &dyn std::error::Error) -> Vec<String> {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect()
+}
+
 /// An error and its causes, joined by colons.
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
+    causes(error).join(": ")
 }
 
 /// Records that the stream trimmed before they were read.

@@ -50,9 +50,10 @@ impl WorkerHandle {
         self.shared.paused.send_replace(true);
     }
 
-    /// Ends a pause.
+    /// Ends a pause, also one that the worker began by itself because too many records died (see
+    /// [`FusePolicy`](shardwell_core::delivery::FusePolicy)).
     pub fn resume(&self) {
-        self.shared.paused.send_replace(false);
+        self.shared.resume();
     }
 
     /// Asks the worker to stop gracefully, and returns at once: running batches finish, what is done is checkpointed,

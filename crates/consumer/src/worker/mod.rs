@@ -14,11 +14,12 @@ use shardwell_core::{EnvExt, Place, RetryPolicy, Task};
 use tokio::sync::mpsc;
 use tracing::{Instrument, error, info, info_span, warn};
 
+use crate::dead_letters;
 use crate::leases::{self, Flush};
 
 pub use builder::WorkerBuilder;
-pub(crate) use error::with_causes;
 pub use error::{BuildError, DataLoss, WorkerError};
+pub(crate) use error::{causes, with_causes};
 pub use handle::WorkerHandle;
 pub use settings::OnDataLoss;
 pub(crate) use shared::{Phase, Shared};
@@ -91,6 +92,8 @@ async fn coordinate(shared: Arc<Shared>, flushes: mpsc::UnboundedReceiver<Flush>
     }
     info!(stream = %shared.stream, leases = %shared.store, "worker started");
     let renewer = shared.env.spawn(Place::Coordination, leases::renew(shared.clone(), flushes).in_current_span());
+    // Dropped with this function, and aborted by that.
+    let _redriver = shared.env.spawn(Place::Pipeline, dead_letters::redrive(shared.clone()).in_current_span());
     let syncer = shared.env.spawn(Place::Coordination, leases::sync(shared.clone()).in_current_span());
     tokio::select! {
         biased;
@@ -121,6 +124,7 @@ async fn start(shared: &Arc<Shared>) -> Result<(), WorkerError> {
     let mut last_error = "no answer from the lease table or the stream".to_owned();
     for failures in 1.. {
         let attempt = async {
+            shared.dead_letters.prepare().await.map_err(WorkerError::DeadLetters)?;
             leases::prepare(shared).await?;
             leases::sync_once(shared).await
         };

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use shardwell_core::RetryPolicy;
 use shardwell_core::aggregation::RangePolicy;
-use shardwell_core::delivery::BatchSettings;
+use shardwell_core::delivery::DeliveryPolicy;
 use shardwell_core::leasing::{InitialPosition, LeaseTiming};
 
-use crate::{CheckpointMode, OnUndecodable};
+use crate::CheckpointMode;
 
 /// What a worker does when records were trimmed by the stream's retention before they were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,11 +33,11 @@ pub(crate) struct Settings {
     pub(crate) startup_deadline: Duration,
     pub(crate) max_buffered_bytes: usize,
     pub(crate) max_concurrent_batches: usize,
-    pub(crate) batch: BatchSettings,
-    pub(crate) retry: RetryPolicy,
+    /// Resolved once the worker is built.
+    pub(crate) delivery: DeliveryPolicy,
+    pub(crate) redrive_interval: Duration,
     pub(crate) read_pacing: bool,
     pub(crate) range_policy: RangePolicy,
-    pub(crate) on_undecodable: OnUndecodable,
 }
 
 impl Default for Settings {
@@ -54,11 +53,10 @@ impl Default for Settings {
             startup_deadline: Duration::from_secs(60),
             max_buffered_bytes: 64 * 1024 * 1024,
             max_concurrent_batches: 64,
-            batch: BatchSettings { records: 500, bytes: 1024 * 1024, window: Duration::ZERO },
-            retry: RetryPolicy::default(),
+            delivery: DeliveryPolicy::default(),
+            redrive_interval: Duration::from_secs(5),
             read_pacing: true,
             range_policy: RangePolicy::DeliverAll,
-            on_undecodable: OnUndecodable::DeliverRaw,
         }
     }
 }
@@ -88,14 +86,23 @@ impl Settings {
             ),
             (self.max_buffered_bytes > 0, "max_buffered_bytes is 0; nothing could be read".to_owned()),
             (self.max_concurrent_batches > 0, "max_concurrent_batches is 0; nothing could be processed".to_owned()),
-            (self.batch.records > 0, "batch_records is 0; it must be at least 1".to_owned()),
-            (self.batch.bytes > 0, "batch_bytes is 0; it must be at least 1".to_owned()),
             (
-                self.batch.bytes <= self.max_buffered_bytes,
+                self.delivery.batch().bytes <= self.max_buffered_bytes,
                 format!(
                     "batch_bytes ({}) is above max_buffered_bytes ({}); such a batch could never fill",
-                    self.batch.bytes, self.max_buffered_bytes
+                    self.delivery.batch().bytes,
+                    self.max_buffered_bytes
                 ),
+            ),
+            (
+                self.delivery.lanes() == 1 || self.checkpoints == CheckpointMode::Automatic,
+                "manual checkpoints need a single lane: a processor knows how far its own lane is, and a checkpoint is of \
+                 the whole shard"
+                    .to_owned(),
+            ),
+            (
+                !self.redrive_interval.is_zero(),
+                "redrive_interval is zero; it must be at least a few milliseconds".to_owned(),
             ),
         ];
         rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, broken)| Err(broken))
@@ -109,14 +116,18 @@ mod tests {
     #[test]
     fn the_defaults_are_valid_and_every_rule_can_be_broken() {
         assert_eq!(Settings::default().validate(), Ok(()));
-        let broken: [fn(&mut Settings); 7] = [
+        let broken: [fn(&mut Settings); 8] = [
             |s| s.lease_duration = Duration::from_millis(99),
             |s| s.discovery_interval = Duration::ZERO,
             |s| s.shard_sync_interval = Duration::ZERO,
             |s| s.max_buffered_bytes = 0,
             |s| s.max_concurrent_batches = 0,
-            |s| s.batch.records = 0,
-            |s| s.batch.bytes = s.max_buffered_bytes + 1,
+            |s| s.delivery = DeliveryPolicy::default().with_batch_bytes(s.max_buffered_bytes + 1),
+            |s| {
+                s.delivery = DeliveryPolicy::default().with_lanes(2);
+                s.checkpoints = CheckpointMode::Manual;
+            },
+            |s| s.redrive_interval = Duration::ZERO,
         ];
         for change in broken {
             let mut settings = Settings::default();

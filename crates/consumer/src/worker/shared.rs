@@ -16,9 +16,11 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use super::WorkerError;
 use super::settings::Settings;
 use super::status::{WorkerPhase, WorkerStatus, shard_statuses};
+use crate::dead_letters::DeadLetters;
 use crate::leases::{Flush, HeldLeases};
 use crate::lock::lock;
 use crate::processor::ProcessorFactory;
+use crate::records::Filter;
 use crate::records::fetch::SharedBudget;
 
 /// Where a worker is in its life.
@@ -46,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) stream_control: Arc<dyn Stream>,
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) factory: ProcessorFactory,
+    pub(crate) dead_letters: DeadLetters,
+    pub(crate) filter: Option<Filter>,
 
     pub(crate) held: HeldLeases,
     pub(crate) budget: Arc<SharedBudget>,
@@ -69,6 +73,8 @@ pub(crate) struct Shared {
     retention_ms: AtomicU64,
     /// Whether the stream spreads records by itself.
     automatic_distribution: AtomicBool,
+    /// Why the worker paused by itself.
+    paused_because: Mutex<Option<String>>,
     listing: Mutex<LeaseListing>,
     failure: Mutex<Option<WorkerError>>,
 }
@@ -82,6 +88,8 @@ pub(crate) struct Parts {
     pub(crate) stream: Arc<dyn Stream>,
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) factory: ProcessorFactory,
+    pub(crate) dead_letters: DeadLetters,
+    pub(crate) filter: Option<Filter>,
 }
 
 /// A call to the lease table that has no answer after this long is given up; renewals have deadlines of their own.
@@ -89,7 +97,7 @@ const STORE_CALL_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Shared {
     pub(crate) fn new(parts: Parts) -> (Arc<Self>, mpsc::UnboundedReceiver<Flush>) {
-        let Parts { application, worker, settings, env, stream, store, factory } = parts;
+        let Parts { application, worker, settings, env, stream, store, factory, dead_letters, filter } = parts;
         let (flush, flushes) = mpsc::unbounded_channel();
         let shared = Self {
             timing: settings.timing(),
@@ -116,6 +124,9 @@ impl Shared {
             env,
             stream,
             factory,
+            dead_letters,
+            filter,
+            paused_because: Mutex::new(None),
         };
         (Arc::new(shared), flushes)
     }
@@ -165,6 +176,26 @@ impl Shared {
         tracing::error!(error = %super::with_causes(&error), "the worker cannot go on");
         lock(&self.failure).get_or_insert(error);
         self.stop();
+    }
+
+    /// Pauses by itself, until somebody resumes.
+    pub(crate) fn pause_because(&self, reason: String) {
+        tracing::error!(%reason, "the worker pauses; it goes on when it is resumed");
+        *lock(&self.paused_because) = Some(reason);
+        self.paused.send_replace(true);
+    }
+
+    /// Stops because the fuse has blown. It pauses too, so that nothing more is tried on the way.
+    pub(crate) fn blow(&self, last_error: String) {
+        self.paused.send_replace(true);
+        self.fail(WorkerError::FuseBlown { last_error });
+    }
+
+    /// Ends a pause, whoever began it.
+    pub(crate) fn resume(&self) {
+        self.dead_letters.reset_fuse();
+        *lock(&self.paused_because) = None;
+        self.paused.send_replace(false);
     }
 
     pub(crate) fn take_failure(&self) -> Option<WorkerError> {
@@ -227,6 +258,7 @@ impl Shared {
             shards: shard_statuses(&listing, &self.held, self.env.now()),
             buffered_bytes,
             peak_buffered_bytes,
+            paused_because: lock(&self.paused_because).clone(),
             unreadable_leases: listing.unreadable.len(),
         }
     }

@@ -26,6 +26,8 @@ pub struct WorkerStatus {
     pub peak_buffered_bytes: usize,
     /// Rows of the lease table that cannot be read: written by something newer, or damaged.
     pub unreadable_leases: usize,
+    /// Why the worker paused by itself, if it did.
+    pub paused_because: Option<String>,
 }
 
 /// Where a worker is in its life.

@@ -13,11 +13,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use shardwell_consumer::{
-    Batch, Checkpointer, InitialPosition, LaneContext, Outcome, ProcessError, RecordProcessor, Start, Worker,
-    WorkerBuilder, WorkerError, WorkerHandle, async_trait,
+    Batch, Checkpointer, InitialPosition, LaneContext, Outcome, ProcessError, ProcessResultExt, RecordFailure,
+    RecordProcessor, Start, Worker, WorkerBuilder, WorkerError, WorkerHandle, async_trait,
 };
 use shardwell_core::aggregation::{Aggregator, Limits};
-use shardwell_core::memory::{MemoryLeaseStore, MemoryStream};
+use shardwell_core::dead_letter::{ArchivedLetter, DeadLetterArchive, LetterQuery};
+use shardwell_core::memory::{MemoryDeadLetters, MemoryLeaseStore, MemoryStream};
 use shardwell_core::{Checkpoint, Env, EnvExt, Lease, LeaseStore, Place, Task, Timestamp, UserRecord};
 use shardwell_sim::{Fault, FaultPlan, FaultyLeaseStore, SimEnv};
 
@@ -92,7 +93,7 @@ pub struct Recorder {
     pub lane: LaneContext,
     pub log: Log,
     pub script: Script,
-    pub env: Arc<dyn Env>,
+    pub process: SimEnv,
 }
 
 /// What befalls a record: called before it is logged.
@@ -101,8 +102,19 @@ pub type Script = Arc<dyn Fn(&UserRecord, u64, u32) -> Reaction + Send + Sync>;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reaction {
     Fine,
+    /// The whole batch fails.
     Fail,
+    /// The batch fails from this record on.
+    FailHere,
+    /// This record failed; the others are done.
+    Report,
+    /// As `FailHere`, for good.
+    Permanent,
+    /// The whole batch fails, and no record is to blame.
+    Outage,
     Panic,
+    /// The process dies.
+    Die,
     Take(Duration),
 }
 
@@ -115,17 +127,30 @@ impl RecordProcessor for Recorder {
     }
 
     async fn process(&mut self, batch: &Batch) -> Result<Outcome, ProcessError> {
+        let mut failed = Vec::new();
         for record in batch {
             let number: u64 = std::str::from_utf8(&record.data)?.parse()?;
+            let error = format!("record {number} is not to my taste");
             match (self.script)(record, number, batch.attempt()) {
                 Reaction::Fine => {}
-                Reaction::Fail => return Err(format!("record {number} is not to my taste").into()),
+                Reaction::Fail => return Err(error.into()),
+                Reaction::FailHere => return Err(error).at(record),
+                Reaction::Permanent => return Err(error).permanent().at(record),
+                Reaction::Outage => return Err(error).transient(),
+                Reaction::Report => {
+                    failed.push(RecordFailure::new(record, error));
+                    continue;
+                }
+                Reaction::Die => {
+                    self.process.crash();
+                    std::future::pending::<()>().await;
+                }
                 Reaction::Panic => panic!("record {number} upset me"),
                 Reaction::Take(time) => {
                     tokio::select! {
                         biased;
                         () = batch.cancelled() => return Err("given up".into()),
-                        () = self.env.sleep(time) => {}
+                        () = self.process.sleep(time) => {}
                     }
                 }
             }
@@ -137,7 +162,7 @@ impl RecordProcessor for Recorder {
                 attempt: batch.attempt(),
             });
         }
-        Ok(Outcome::Done)
+        Ok(Outcome::Failed(failed))
     }
 
     async fn lease_lost(&mut self) {
@@ -165,6 +190,8 @@ pub struct World {
     pub faults: FaultPlan,
     pub log: Log,
     pub script: Script,
+    /// Where workers keep their dead, if they are told to.
+    pub letters: MemoryDeadLetters,
     put: Mutex<u64>,
 }
 
@@ -178,6 +205,7 @@ impl World {
             faults: Arc::new(|_| Fault::None),
             log: Log::default(),
             script: Arc::new(|_, _, _| Reaction::Fine),
+            letters: MemoryDeadLetters::new(),
             put: Mutex::new(0),
         }
     }
@@ -220,12 +248,12 @@ impl World {
     pub fn builder(&self, name: &str, process: &SimEnv) -> WorkerBuilder {
         let (log, script, env) = (self.log.clone(), self.script.clone(), Arc::new(process.clone()));
         let make = {
-            let env: Arc<dyn Env> = env.clone();
+            let process = process.clone();
             move |lane: &LaneContext| Recorder {
                 lane: lane.clone(),
                 log: log.clone(),
                 script: script.clone(),
-                env: env.clone(),
+                process: process.clone(),
             }
         };
         let faults = self.faults.clone();
@@ -264,6 +292,27 @@ impl World {
 
     pub async fn lease(&self, shard: &str) -> Option<Lease> {
         self.store.lease(&shard.into()).await.expect("the table answers")
+    }
+
+    /// A new process, whose wall clock is right.
+    pub fn process(&self, seed: u64) -> SimEnv {
+        SimEnv::new(seed, self.env.timestamp())
+    }
+
+    /// The dead letters in order, with the numbers of their records.
+    pub async fn dead(&self) -> Vec<(u64, ArchivedLetter)> {
+        let page = self.letters.letters(&LetterQuery::default(), None, 10_000).await.expect("it answers");
+        let number = |letter: &ArchivedLetter| {
+            std::str::from_utf8(&letter.letter.record.data).expect("text").parse().expect("a number")
+        };
+        page.letters.into_iter().map(|letter| (number(&letter), letter)).collect()
+    }
+
+    /// The numbers of the dead records, in order.
+    pub async fn dead_numbers(&self) -> Vec<u64> {
+        let mut numbers: Vec<u64> = self.dead().await.into_iter().map(|(number, _)| number).collect();
+        numbers.sort_unstable();
+        numbers
     }
 
     pub async fn leases(&self) -> Vec<Lease> {

@@ -1,6 +1,7 @@
 //! What the command understands, and how it says that something went wrong.
 
 mod confirm;
+mod dead_letters;
 mod engine;
 mod list;
 mod records;
@@ -41,6 +42,9 @@ enum Command {
     /// Look at the lease table of an application, or empty it
     #[command(subcommand)]
     Leases(LeasesCommand),
+    /// Look at records that were given up on, and have them tried again
+    #[command(subcommand)]
+    DeadLetters(Box<dead_letters::DeadLettersCommand>),
     /// Take aggregated records apart, or make them, as lines of JSON on standard input and output
     #[command(subcommand)]
     Records(RecordsCommand),
@@ -119,6 +123,7 @@ fn run(command: Command) -> Result<()> {
             Command::Local(args) => engine::run(&args).await,
             Command::Leases(LeasesCommand::List(args)) => list::run(&args).await,
             Command::Leases(LeasesCommand::Reset(args)) => reset::run(&args).await,
+            Command::DeadLetters(command) => dead_letters::run(&command).await,
             Command::Records(RecordsCommand::Decode(args)) => records::decode(&args),
             Command::Records(RecordsCommand::Encode(args)) => records::encode(&args),
         }

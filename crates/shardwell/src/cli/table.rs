@@ -78,7 +78,7 @@ fn checkpoint(checkpoint: Checkpoint, full: bool) -> String {
 }
 
 /// ASCII digits with their middle left out, where that saves anything.
-fn shortened(digits: &str) -> String {
+pub(super) fn shortened(digits: &str) -> String {
     match (digits.get(..HEAD), digits.len().checked_sub(TAIL).and_then(|from| digits.get(from..))) {
         (Some(head), Some(tail)) if digits.len() > HEAD + TAIL + 3 => format!("{head}...{tail}"),
         _ => digits.to_owned(),

@@ -1,23 +1,20 @@
-//! The user's processor, and every call to it.
-//!
-//! Calls run at `Place::Processor`: the processor travels there and comes back with the answer. One that panics does not
-//! come back, and the factory makes another.
+//! A lane's processor, and every call to it.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{counter, histogram};
 use shardwell_core::delivery::{Batch, Verdict};
-use shardwell_core::{Checkpoint, EnvExt, Place, Timestamp, UserRecord};
+use shardwell_core::{Checkpoint, EnvExt, UserRecord};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug_span, error, warn};
 
-use super::ConsumerEnd;
+use super::answer::{broken, error_line, verdict};
+use crate::host::{Host, Limit, Reason};
 use crate::leases::{HeldLease, Stop};
 use crate::metrics::{BATCHES, PROCESSOR_TIME};
-use crate::processor::{LaneContext, Outcome, ProcessError, RecordProcessor, Start};
+use crate::processor::{LaneContext, Outcome, Start};
+use crate::records::ConsumerEnd;
 use crate::worker::Shared;
 use crate::{Batch as UserBatch, Checkpointer};
 
@@ -25,28 +22,27 @@ use crate::{Batch as UserBatch, Checkpointer};
 pub(in crate::records) struct Processor {
     shared: Arc<Shared>,
     lease: Arc<HeldLease>,
-    lane: LaneContext,
+    host: Host,
     checkpointer: Checkpointer,
-    /// `None` before it is made, and after a panic.
-    inner: Option<Box<dyn RecordProcessor>>,
-    newest_arrival: Option<Timestamp>,
 }
 
-/// A call to the processor that gives it back with the answer.
-type Call<T> = Pin<Box<dyn Future<Output = (Box<dyn RecordProcessor>, T)> + Send>>;
+/// A batch as it is handed over.
+#[derive(Clone, Debug)]
+pub(super) struct Invocation {
+    pub(super) batch: Batch,
+    pub(super) attempt: u32,
+    pub(super) behind_latest: Option<Duration>,
+    pub(super) cancel: CancellationToken,
+}
 
 impl Processor {
     pub(in crate::records) fn new(shared: Arc<Shared>, lease: Arc<HeldLease>, lane: LaneContext) -> Self {
         let checkpointer = Checkpointer::new(shared.settings.checkpoints, lease.clone(), shared.flush.clone());
-        Self { shared, lease, lane, checkpointer, inner: None, newest_arrival: None }
+        let host = Host::new(shared.env.clone(), shared.factory.clone(), lane);
+        Self { shared, lease, host, checkpointer }
     }
 
-    /// When the newest record that was handed over had arrived.
-    pub(super) const fn newest_arrival(&self) -> Option<Timestamp> {
-        self.newest_arrival
-    }
-
-    /// Makes and initializes the processor, as often as it takes. Gives the checkpoint to resume after.
+    /// Makes and initializes the processor of the first lane, as often as it takes. Gives the checkpoint to resume after.
     pub(in crate::records) async fn initialize(&mut self) -> Result<Checkpoint, ConsumerEnd> {
         let stored = self.lease.progress().wanted();
         let lease = self.lease.clone();
@@ -56,25 +52,30 @@ impl Processor {
             answer = self.until_initialized() => Ok(answer),
         };
         match answer {
-            Ok(None) => Ok(stored),
-            Ok(Some(position)) => {
+            Ok(Some(position)) if self.shared.settings.delivery.lanes() == 1 => {
                 self.lease.progress().resume_from(position);
                 Ok(position)
             }
-            Err(Stop::Lost) => Err(ConsumerEnd::LeaseLost),
-            Err(Stop::Drain { .. }) => Err(ConsumerEnd::Stopped),
+            Ok(position) => {
+                if position.is_some() {
+                    warn!("a processor of one lane of several cannot say where to resume; the checkpoint counts");
+                }
+                Ok(stored)
+            }
+            Err(stop) => Err(stop.into()),
         }
     }
 
     async fn until_initialized(&mut self) -> Option<Checkpoint> {
         for failures in 1.. {
             let start = Start {
-                lane: self.lane.clone(),
+                lane: self.host.lane().clone(),
                 checkpoint: self.lease.progress().wanted(),
                 pending: self.lease.image().pending_checkpoint,
             };
             let answer = self
-                .call(|mut processor| {
+                .host
+                .call(None, |mut processor| {
                     Box::pin(async move {
                         let answer = processor.initialize(&start).await;
                         (processor, answer)
@@ -89,71 +90,67 @@ impl Processor {
         None
     }
 
-    /// Hands over a batch, once the pool has a place for it.
-    pub(super) async fn process(
-        mut self,
-        batch: Batch,
-        attempt: u32,
-        behind_latest: Option<Duration>,
-        cancel: CancellationToken,
-    ) -> (Self, Verdict) {
-        let lease = self.lease.clone();
-        let permit = tokio::select! {
-            biased;
-            _ = lease.told_to_stop() => return (self, Verdict::NotInvoked),
-            permit = self.shared.pool.clone().acquire_owned() => permit,
-        };
-        // The wait may have been long.
-        if permit.is_err() || !self.lease.may_process(self.shared.env.now()) {
-            return (self, Verdict::NotInvoked);
-        }
-        if self.inner.is_none() && self.until_initialized().await.is_some() {
-            warn!("a processor that replaces one that panicked cannot move the position; going on where the other was");
-        }
-        if let Some(last) = batch.records().last() {
-            self.lease.progress().delivering(last.position);
-            self.newest_arrival = Some(last.arrival);
-        }
-        let span = debug_span!("batch", records = batch.records().len(), attempt);
-        let verdict = self.process_now(batch, attempt, behind_latest, cancel).instrument(span).await;
-        (self, verdict)
+    /// Whether there is a processor now, initialized.
+    pub(super) const fn is_made(&self) -> bool {
+        self.host.is_made()
     }
 
-    async fn process_now(
-        &mut self,
-        batch: Batch,
-        attempt: u32,
-        behind_latest: Option<Duration>,
-        cancel: CancellationToken,
-    ) -> Verdict {
+    /// Hands over a batch.
+    pub(super) async fn process(&mut self, invocation: Invocation) -> Verdict {
+        if !self.host.is_made()
+            && self.until_initialized().await.is_some()
+            && self.shared.settings.delivery.lanes() == 1
+        {
+            warn!("a processor that replaces another one cannot move the position; going on where the other was");
+        }
+        if let Some(last) = invocation.batch.records().last() {
+            self.lease.progress().delivering(last.position);
+        }
+        let span = debug_span!("batch", records = invocation.batch.records().len(), attempt = invocation.attempt);
+        self.process_now(invocation).instrument(span).await
+    }
+
+    async fn process_now(&mut self, invocation: Invocation) -> Verdict {
         let started = self.shared.env.now();
-        let bytes = batch.records().iter().map(|record: &UserRecord| record.data.len() as u64).sum();
-        let batch = UserBatch::new(batch, self.lane.clone(), attempt, behind_latest, cancel, self.checkpointer.clone());
+        let Invocation { batch, attempt, behind_latest, cancel } = invocation;
+        let records = batch.clone();
+        let timeout = self.shared.settings.delivery.processor_timeout();
+        let limit = timeout.map(|timeout| Limit { at: started.plus(timeout), timeout, cancel: cancel.clone() });
+        let batch =
+            UserBatch::new(batch, self.host.lane().clone(), attempt, behind_latest, cancel, self.checkpointer.clone());
         let answer = self
-            .call(|mut processor| {
+            .host
+            .call(limit, |mut processor| {
                 Box::pin(async move {
                     let answer = processor.process(&batch).await;
                     (processor, answer)
                 })
             })
             .await;
-        let labels = self.shared.labels(&self.lane.shard);
+        let labels = self.shared.labels(self.lease.shard());
         histogram!(PROCESSOR_TIME, &labels).record(self.shared.env.now().since(started).as_secs_f64());
-        let (verdict, result) = match answer {
-            Ok(Outcome::Done) => {
-                self.lease.progress().handled(bytes);
-                (Verdict::Done, "done")
-            }
-            Err(reason) => {
-                warn!(%reason, attempt, "the processor failed on a batch; it will be delivered again");
-                let panicked = matches!(reason, Reason::Panicked(_));
-                self.lease.activity().update(|activity| activity.last_error = Some(reason.to_string()));
-                (Verdict::Failed, if panicked { "panicked" } else { "failed" })
-            }
-        };
+        let (verdict, result) = self.judge(records.records(), answer);
+        if let Some(error) = error_line(&verdict) {
+            warn!(%error, attempt, "the processor failed on a batch; it will be delivered again, or its records are dead");
+            self.lease.activity().update(|activity| activity.last_error = Some(error));
+        }
         let [application, shard] = labels;
         counter!(BATCHES, application.0 => application.1, shard.0 => shard.1, "result" => result).increment(1);
         verdict
+    }
+
+    fn judge(&self, records: &[UserRecord], answer: Result<Outcome, Reason>) -> (Verdict, &'static str) {
+        match answer {
+            Ok(outcome) => {
+                let verdict = verdict(records, Ok(outcome));
+                let result = if verdict == Verdict::Done { "done" } else { "failed" };
+                self.lease.progress().handled(records.iter().map(|record| record.data.len() as u64).sum());
+                (verdict, result)
+            }
+            Err(Reason::Failed(error)) => (verdict(records, Err(error)), "failed"),
+            Err(reason @ Reason::Panicked(_)) => (Verdict::Failed(broken(reason.to_string())), "panicked"),
+            Err(reason @ Reason::TimedOut(_)) => (Verdict::Failed(broken(reason.to_string())), "timed_out"),
+        }
     }
 
     /// Tells the processor that the shard is done, as often as it takes, unless the lease is to go.
@@ -170,7 +167,8 @@ impl Processor {
         for failures in 1.. {
             let checkpointer = self.checkpointer.clone();
             let answer = self
-                .call(|mut processor| {
+                .host
+                .call(None, |mut processor| {
                     Box::pin(async move {
                         let answer = processor.shard_ended(&checkpointer).await;
                         (processor, answer)
@@ -188,7 +186,8 @@ impl Processor {
     pub(super) async fn shutdown_requested(&mut self) {
         let checkpointer = self.checkpointer.clone();
         let answer = self
-            .call(|mut processor| {
+            .host
+            .call(None, |mut processor| {
                 Box::pin(async move {
                     let answer = processor.shutdown_requested(&checkpointer).await;
                     (processor, answer)
@@ -202,11 +201,12 @@ impl Processor {
 
     /// Tells the processor that its work is over. A replacement of one that panicked is not made for that.
     pub(super) async fn lease_lost(&mut self) {
-        if self.inner.is_none() {
+        if !self.host.is_made() {
             return;
         }
         let answer = self
-            .call(|mut processor| {
+            .host
+            .call(None, |mut processor| {
                 Box::pin(async move {
                     processor.lease_lost().await;
                     (processor, Ok(()))
@@ -218,51 +218,11 @@ impl Processor {
         }
     }
 
-    /// Makes a call at `Place::Processor`.
-    async fn call<T: Send + 'static>(
-        &mut self,
-        call: impl FnOnce(Box<dyn RecordProcessor>) -> Call<Result<T, ProcessError>>,
-    ) -> Result<T, Reason> {
-        let processor = match self.inner.take() {
-            Some(processor) => processor,
-            None => self.make()?,
-        };
-        let call = call(processor).in_current_span();
-        match self.shared.env.spawn(Place::Processor, call).await {
-            Ok((processor, answer)) => {
-                self.inner = Some(processor);
-                answer.map_err(Reason::Failed)
-            }
-            Err(task) => Err(Reason::Panicked(task.to_string())),
-        }
-    }
-
-    fn make(&self) -> Result<Box<dyn RecordProcessor>, Reason> {
-        let make = std::panic::AssertUnwindSafe(|| (self.shared.factory)(&self.lane));
-        std::panic::catch_unwind(make).map_err(|_| Reason::Panicked("the processor factory panicked".into()))
-    }
-
     async fn back_off(&mut self, what: &str, reason: &Reason, failures: u32) {
-        let retry = self.shared.settings.retry.with_max_retries(None);
+        let retry = self.shared.settings.delivery.backoff().with_max_retries(None);
         let delay = retry.delay(failures, self.shared.env.random()).unwrap_or_default();
         error!(%reason, failures, "the processor failed to {what}; trying again in {delay:?}");
         self.lease.activity().update(|activity| activity.last_error = Some(reason.to_string()));
         self.shared.env.sleep(delay).await;
-    }
-}
-
-/// Why a call has no answer.
-#[derive(Debug)]
-enum Reason {
-    Failed(ProcessError),
-    Panicked(String),
-}
-
-impl std::fmt::Display for Reason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Failed(error) => write!(f, "{error}"),
-            Self::Panicked(message) => f.write_str(message),
-        }
     }
 }

@@ -9,9 +9,8 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use shardwell_core::fetching::share_of_retention;
-use shardwell_core::{Checkpoint, CheckpointState, Read, SequenceNumber, Timestamp};
+use shardwell_core::{Checkpoint, Read, SequenceNumber, Timestamp};
 
 /// The oldest record that is left, and when it arrived.
 pub(super) type FirstLeft = Option<(SequenceNumber, Timestamp)>;
@@ -32,12 +31,13 @@ const WARN_AT: f64 = 0.8;
 const RECOVERED_AT: f64 = 0.6;
 
 /// How far our clock may be from the stream's.
-const CLOCK_MARGIN: Duration = Duration::from_secs(60);
+pub(super) const CLOCK_MARGIN: Duration = Duration::from_secs(60);
 
 impl Horizon {
-    pub(super) fn new(from: Checkpoint, state: Option<&CheckpointState>, now: Timestamp, retention: Duration) -> Self {
+    /// `caught_up_at` is when everything that had arrived was done.
+    pub(super) fn new(from: Checkpoint, caught_up_at: Option<Timestamp>, now: Timestamp, retention: Duration) -> Self {
         let nothing_trimmed_since = now.minus(retention).plus(CLOCK_MARGIN);
-        let safe = state.and_then(caught_up_at).is_some_and(|time| time > nothing_trimmed_since);
+        let safe = caught_up_at.is_some_and(|time| time > nothing_trimmed_since);
         let expected = from.position().filter(|_| !safe).map(|position| position.sequence_number);
         Self { expected, warned: false }
     }
@@ -68,26 +68,9 @@ impl Horizon {
     }
 }
 
-/// The format of the state that rides with a checkpoint: a time in milliseconds since 1970, 8 bytes, big-endian.
-const STATE_VERSION: u32 = 1;
-
-/// The state that says when everything that had arrived was done.
-pub(crate) fn state_of(caught_up_at: Timestamp) -> (u32, Bytes) {
-    (STATE_VERSION, Bytes::copy_from_slice(&caught_up_at.as_millis().to_be_bytes()))
-}
-
-/// When everything that had arrived was done, as a lease tells it; `None` for a format that is not known.
-pub(crate) fn caught_up_at(state: &CheckpointState) -> Option<Timestamp> {
-    if state.version != STATE_VERSION {
-        return None;
-    }
-    let bytes = <[u8; 8]>::try_from(&state.data[..]).ok()?;
-    Some(Timestamp::from_millis(i64::from_be_bytes(bytes)))
-}
-
 #[cfg(test)]
 mod tests {
-    use shardwell_core::Record;
+    use shardwell_core::{Bytes, Record};
 
     use super::*;
 
@@ -131,14 +114,10 @@ mod tests {
     #[test]
     fn nothing_is_lost_where_everything_since_the_tip_is_still_there() {
         let caught_up = Timestamp::from_millis(1_000_000_000);
-        let (version, data) = state_of(caught_up);
-        let state = CheckpointState { belongs_to: from(5), version, data };
         let soon = caught_up.plus(DAY / 2);
         let late = caught_up.plus(DAY);
-        assert_eq!(Horizon::new(from(5), Some(&state), soon, DAY).check(&read(&[7], 0)), None);
-        assert!(Horizon::new(from(5), Some(&state), late, DAY).check(&read(&[7], 0)).is_some());
-        let newer = CheckpointState { version: STATE_VERSION + 1, ..state };
-        assert!(Horizon::new(from(5), Some(&newer), soon, DAY).check(&read(&[7], 0)).is_some());
+        assert_eq!(Horizon::new(from(5), Some(caught_up), soon, DAY).check(&read(&[7], 0)), None);
+        assert!(Horizon::new(from(5), Some(caught_up), late, DAY).check(&read(&[7], 0)).is_some());
     }
 
     #[test]

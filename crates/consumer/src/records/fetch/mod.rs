@@ -7,29 +7,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{counter, gauge};
+use shardwell_core::delivery::Intake;
 use shardwell_core::fetching::{ReadPacer, ReadSizer};
 use shardwell_core::{
-    Checkpoint, ChildShard, EnvExt, Read, RetryPolicy, ShardReader, StreamError, StreamErrorKind, StreamStatus,
-    UserRecord,
+    Checkpoint, ChildShard, EnvExt, ExtendedSequenceNumber, Read, RetryPolicy, ShardReader, StartPosition, StreamError,
+    StreamErrorKind, StreamStatus, Timestamp,
 };
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::deaggregate::{Deaggregation, Undecodable, UserRecords};
 use crate::leases::HeldLease;
-use crate::metrics::{BEHIND_LATEST, BYTES_READ, DATA_LOSSES, OUT_OF_RANGE, READS, RECORD_KINDS, RECORDS_READ};
+use crate::metrics::{
+    BEHIND_LATEST, BYTES_READ, DATA_LOSSES, FILTERED, OUT_OF_RANGE, READS, RECORD_KINDS, RECORDS_READ,
+};
 use crate::worker::status::Fetching;
 use crate::worker::{DataLoss, OnDataLoss, Shared, WorkerError};
 
 pub(crate) use budget::{Room, SharedBudget};
-use horizon::Horizon;
-pub(crate) use horizon::{caught_up_at, state_of};
+use horizon::{CLOCK_MARGIN, Horizon};
 
 /// What fetching hands on.
 #[derive(Debug)]
 pub(crate) enum Fetched {
-    /// User records that are not done yet, in order; room for them is reserved.
-    Records { records: Vec<UserRecord>, behind_latest: Option<Duration> },
+    /// User records that are not done yet, in order; room is reserved for those that are to be delivered.
+    Records { records: Vec<Intake>, behind_latest: Option<Duration> },
     /// The end of the shard: nothing follows.
     Ended { children: Vec<ChildShard> },
     /// The worker cannot go on.
@@ -44,6 +46,8 @@ pub(crate) struct Fetch {
     room: Arc<Room>,
     /// Everything up to here is done: where reading starts.
     from: Checkpoint,
+    /// When the shard was opened at its tip in an earlier term of the lease, of which no record is done.
+    opened_before: Option<Timestamp>,
     deaggregation: Deaggregation,
     pacer: ReadPacer,
     sizer: ReadSizer,
@@ -56,16 +60,24 @@ pub(crate) struct Fetch {
 struct Over(Fetched);
 
 impl Fetch {
-    pub(crate) fn new(shared: Arc<Shared>, lease: Arc<HeldLease>, room: Arc<Room>, from: Checkpoint) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        lease: Arc<HeldLease>,
+        room: Arc<Room>,
+        from: Checkpoint,
+        opened_before: Option<Timestamp>,
+    ) -> Self {
         let limits = shared.stream.read_limits();
         let limits = if shared.settings.read_pacing { limits } else { limits.without_pace() };
-        let horizon = Horizon::new(from, lease.image().state(), shared.env.timestamp(), shared.retention());
+        let caught_up_at = lease.progress().caught_up_at();
+        let horizon = Horizon::new(from, caught_up_at, shared.env.timestamp(), shared.retention());
         let range = lease.image().hash_key_range.filter(|_| !shared.automatic_distribution());
         let deaggregation = Deaggregation {
             done: from,
             range,
             range_policy: shared.settings.range_policy,
-            on_undecodable: shared.settings.on_undecodable,
+            on_undecodable: shared.settings.delivery.on_undecodable(),
+            filter: shared.filter.clone(),
         };
         Self {
             deaggregation,
@@ -77,6 +89,7 @@ impl Fetch {
             lease,
             room,
             from,
+            opened_before,
         }
     }
 
@@ -123,7 +136,7 @@ impl Fetch {
 
     /// Opens the shard, as often as it takes.
     async fn open(&mut self) -> Result<Box<dyn ShardReader>, Over> {
-        let Some(position) = self.shared.settings.initial_position.start(&self.from) else {
+        let Some(position) = self.position() else {
             return Err(Over(Fetched::Ended { children: Vec::new() }));
         };
         loop {
@@ -139,6 +152,15 @@ impl Fetch {
                 }
                 Err(error) => self.failed(error).await?,
             }
+        }
+    }
+
+    /// Where to open the shard. The tip of today is not the tip of an earlier term that died before anything was done: what
+    /// arrived since then is read.
+    fn position(&self) -> Option<StartPosition> {
+        match self.opened_before {
+            Some(time) => Some(StartPosition::AtTimestamp(time.minus(CLOCK_MARGIN))),
+            None => self.shared.settings.initial_position.start(&self.from),
         }
     }
 
@@ -188,18 +210,18 @@ impl Fetch {
                 })));
             }
         };
-        let weight = records.iter().map(UserRecord::weight).sum();
+        let weight = records.iter().map(weight).sum();
         self.sizer.observe(count, payload, weight);
         reserved.settle(weight);
         if let Some(behind) = read.behind_latest {
-            self.watch(behind, records.last());
+            self.watch(behind, records.last().map(position));
         }
         let behind_latest = read.behind_latest;
         Ok((!records.is_empty()).then_some(Fetched::Records { records, behind_latest }))
     }
 
     /// Counts and reports what was seen in the records.
-    fn deaggregated(&self, out: UserRecords) -> Vec<UserRecord> {
+    fn deaggregated(&self, out: UserRecords) -> Vec<Intake> {
         let [application, shard] = self.labels();
         for (kind, count) in out.kinds {
             let (application, shard) = (application.clone(), shard.clone());
@@ -217,17 +239,20 @@ impl Fetch {
         if let Some((record, error)) = out.malformed {
             warn!(
                 %record, %error,
-                "a record claims to be aggregated and cannot be read; it is delivered as it is"
+                "a record claims to be aggregated and cannot be read; it is delivered as it is, or dead"
             );
+        }
+        if out.filtered > 0 {
+            counter!(FILTERED, &self.labels()).increment(out.filtered);
         }
         out.records
     }
 
     /// Notes how far behind the shard is: for the metric, for the warning, and at the tip for the next owner.
-    fn watch(&mut self, behind: Duration, newest: Option<&UserRecord>) {
+    fn watch(&mut self, behind: Duration, newest: Option<ExtendedSequenceNumber>) {
         gauge!(BEHIND_LATEST, &self.labels()).set(behind.as_secs_f64());
         if let Some(newest) = newest {
-            self.lease.progress().read_up_to(newest.position);
+            self.lease.progress().read_up_to(newest);
         }
         if behind.is_zero() {
             self.lease.progress().at_tip(self.shared.env.timestamp());
@@ -339,6 +364,21 @@ impl Fetch {
 
     fn labels(&self) -> [(&'static str, String); 2] {
         self.shared.labels(self.lease.shard())
+    }
+}
+
+/// What a record costs in memory until it is settled.
+fn weight(intake: &Intake) -> usize {
+    match intake {
+        Intake::Record(record) | Intake::Doomed(record, _) => record.weight(),
+        Intake::Passed(_) => 0,
+    }
+}
+
+const fn position(intake: &Intake) -> ExtendedSequenceNumber {
+    match intake {
+        Intake::Record(record) | Intake::Doomed(record, _) => record.position,
+        Intake::Passed(position) => *position,
     }
 }
 

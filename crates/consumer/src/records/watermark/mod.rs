@@ -1,15 +1,16 @@
 //! The last stage: how far a shard is done, on the way back to its lease.
 //!
-//! The watermark is the highest position below which everything is done. It is the only thing that the records' side
-//! tells the leases' side; a renewal reads it when it is about to write, so any number of batches cost one write.
+//! The watermark is the highest position below which everything is done or dead. It, and what is known beyond it, is the
+//! only thing that the records' side tells the leases' side; a renewal reads it when it is about to write, so any number
+//! of batches cost one write.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use shardwell_core::delivery::{Delivery, ResumeState};
 use shardwell_core::{Checkpoint, CheckpointWrite, ExtendedSequenceNumber, Lease, Monotonic, Timestamp};
 
 use crate::lock::lock;
-use crate::records::fetch::{caught_up_at, state_of};
 use crate::{CheckpointError, CheckpointMode, OutOfRange};
 
 /// How far one held shard is, from both sides.
@@ -25,8 +26,16 @@ struct State {
     stored: Checkpoint,
     /// When `stored` was last known to be all there is to store, or was stored.
     stored_at: Monotonic,
-    /// What should be stored.
+    /// What should be stored, as far as was looked.
     wanted: Checkpoint,
+    /// Where the watermark is, once the consumer has begun.
+    delivery: Option<Arc<Mutex<Delivery>>>,
+    /// What is known beyond the watermark, as of the same look.
+    resume: Option<ResumeState>,
+    /// What the lease table is known to hold beside `stored`. Without the time of the tip.
+    stored_resume: ResumeState,
+    /// When the shard was first opened at its tip.
+    opened_at: Option<Timestamp>,
     /// The largest position handed to the processor.
     delivered: Checkpoint,
     /// The newest user record that was read.
@@ -45,18 +54,23 @@ struct State {
 const THROUGHPUT_WEIGHT: f64 = 0.5;
 
 impl Progress {
-    pub(crate) fn new(mode: CheckpointMode, stored: Checkpoint, throughput_kbps: Option<f64>, now: Monotonic) -> Self {
+    pub(crate) fn new(mode: CheckpointMode, row: &Lease, now: Monotonic) -> Self {
+        let resume = resume_of(row);
         let state = State {
-            stored,
+            stored: row.checkpoint,
             stored_at: now,
-            wanted: stored,
-            delivered: stored,
+            wanted: row.checkpoint,
+            delivery: None,
+            resume: None,
+            opened_at: resume.opened_at(),
+            caught_up_stored: resume.caught_up_at(),
+            stored_resume: resume.without_time(),
+            delivered: row.checkpoint,
             read_up_to: None,
             tip: None,
-            caught_up_stored: None,
             bytes: 0,
             bytes_since: now,
-            throughput_kbps,
+            throughput_kbps: row.throughput_kbps,
         };
         Self { mode, state: Mutex::new(state) }
     }
@@ -75,11 +89,36 @@ impl Progress {
         state.delivered = state.delivered.max(Checkpoint::At(up_to));
     }
 
-    /// Everything up to here is done.
-    pub(crate) fn done(&self, up_to: ExtendedSequenceNumber) {
-        if self.mode == CheckpointMode::Automatic {
-            let mut state = lock(&self.state);
-            state.wanted = state.wanted.max(Checkpoint::At(up_to));
+    /// The consumer begins to deliver. `opened_at` is the time now, if it opens the shard at its tip.
+    pub(crate) fn begin(&self, delivery: Arc<Mutex<Delivery>>, opened_at: Option<Timestamp>) {
+        let mut state = lock(&self.state);
+        state.delivery = Some(delivery);
+        state.opened_at = state.opened_at.or(opened_at);
+    }
+
+    /// When the shard was first opened at its tip, in this term of the lease or an earlier one. Nothing from there on may be
+    /// missed.
+    pub(crate) fn opened_at(&self) -> Option<Timestamp> {
+        lock(&self.state).opened_at
+    }
+
+    /// When everything that had arrived in the shard was done, as the lease table says.
+    pub(crate) fn caught_up_at(&self) -> Option<Timestamp> {
+        lock(&self.state).caught_up_stored
+    }
+
+    /// The consumer ended, and the process did not die of it.
+    pub(crate) fn stopped_in_order(&self) {
+        if let Some(delivery) = &lock(&self.state).delivery {
+            lock(delivery).stopped_in_order();
+        }
+    }
+
+    /// What the lease table holds beside the checkpoint.
+    pub(crate) fn stored_resume(&self) -> ResumeState {
+        match self.mode {
+            CheckpointMode::Automatic => lock(&self.state).stored_resume.clone(),
+            CheckpointMode::Manual => lock(&self.state).stored_resume.clone().without_records(),
         }
     }
 
@@ -123,24 +162,45 @@ impl Progress {
 
     /// What should be stored.
     pub(crate) fn wanted(&self) -> Checkpoint {
-        lock(&self.state).wanted
+        self.look().wanted
+    }
+
+    /// Looks where the watermark is, and what is known beyond it: both at once, since each means nothing without the other.
+    fn look(&self) -> MutexGuard<'_, State> {
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
+        if let Some(delivery) = &state.delivery {
+            let delivery = lock(delivery);
+            state.resume = Some(delivery.resume());
+            if let (CheckpointMode::Automatic, Some(watermark)) = (self.mode, delivery.watermark()) {
+                state.wanted = state.wanted.max(Checkpoint::At(watermark));
+            }
+        }
+        guard
     }
 
     /// What to write with the next renewal, if anything: the checkpoint if it moved, or a fresher time at which everything
     /// was done, once the stored one is older than `refresh`.
     pub(crate) fn to_store(&self, refresh: Duration) -> Option<CheckpointWrite> {
-        let state = lock(&self.state);
+        let state = self.look();
         let caught_up = state.caught_up_at();
         let moved = state.wanted > state.stored;
         let stale = caught_up.is_some_and(|now| state.caught_up_stored.is_none_or(|old| now.since(old) >= refresh));
-        (moved || stale)
-            .then(|| CheckpointWrite { state: caught_up.map(state_of), ..CheckpointWrite::new(state.wanted) })
+        let resume = state.resume(self.mode);
+        let changed = resume.as_ref().is_some_and(|resume| *resume != state.stored_resume);
+        (moved || stale || changed).then(|| {
+            // An older time stays true: what was done then is done.
+            let caught_up_at = caught_up.or(state.caught_up_stored).map(Timestamp::as_millis);
+            let resume = ResumeState { caught_up_at, ..resume.unwrap_or_else(|| state.stored_resume.clone()) };
+            CheckpointWrite { state: resume.encode(), ..CheckpointWrite::new(state.wanted.max(state.stored)) }
+        })
     }
 
     /// Whether everything that should be stored is.
     pub(crate) fn is_stored(&self) -> bool {
-        let state = lock(&self.state);
-        state.wanted <= state.stored
+        let state = self.look();
+        let resume = state.resume(self.mode);
+        state.wanted <= state.stored && resume.is_none_or(|resume| resume == state.stored_resume)
     }
 
     /// The lease table holds this row.
@@ -148,7 +208,9 @@ impl Progress {
         let mut state = lock(&self.state);
         state.stored = row.checkpoint;
         state.stored_at = at;
-        state.caught_up_stored = row.state().and_then(caught_up_at);
+        let resume = resume_of(row);
+        state.caught_up_stored = resume.caught_up_at();
+        state.stored_resume = resume.without_time();
     }
 
     /// What the lease table holds, and since when that is known.
@@ -173,7 +235,25 @@ impl Progress {
     }
 }
 
+/// What a row says beside its checkpoint.
+fn resume_of(row: &Lease) -> ResumeState {
+    row.state().and_then(ResumeState::decode).unwrap_or_default()
+}
+
 impl State {
+    /// What should be stored beside the checkpoint; `None` before the consumer has begun. Without the time of the tip.
+    fn resume(&self, mode: CheckpointMode) -> Option<ResumeState> {
+        let resume = self.resume.clone()?;
+        if self.wanted.is_shard_end() {
+            return Some(ResumeState::default());
+        }
+        // Ordinals count from the watermark, so they mean nothing beside another checkpoint.
+        let beside_the_watermark = mode == CheckpointMode::Automatic && self.wanted >= self.stored;
+        let resume = if beside_the_watermark { resume } else { resume.without_records() };
+        let opened_at = self.opened_at.filter(|_| self.wanted == Checkpoint::Latest).map(Timestamp::as_millis);
+        Some(ResumeState { opened_at, ..resume })
+    }
+
     /// The newest time at which everything that had arrived in the shard is done.
     fn caught_up_at(&self) -> Option<Timestamp> {
         let (time, read) = self.tip?;
@@ -189,98 +269,137 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use shardwell_core::delivery::{DeliveryPolicy, Event, Intake, Now};
+
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn row(checkpoint: Checkpoint, write: Option<&CheckpointWrite>) -> Lease {
-        let mut row = Lease::new("shard".into(), checkpoint);
-        row.checkpoint_state = write
-            .and_then(|write| write.state.clone())
-            .map(|(version, data)| shardwell_core::CheckpointState { belongs_to: checkpoint, version, data });
-        row
+    /// A shard at 10 of which nothing has been read.
+    struct Shard {
+        progress: Progress,
+        delivery: Arc<Mutex<Delivery>>,
+        row: Lease,
     }
 
-    fn to_store(progress: &Progress) -> Option<Checkpoint> {
-        progress.to_store(HOUR).map(|write| write.checkpoint)
-    }
+    impl Shard {
+        fn new(mode: CheckpointMode) -> Self {
+            let row = Lease::new("shard".into(), Checkpoint::At(position(10)));
+            let progress = Progress::new(mode, &row, Monotonic::ZERO);
+            let policy = DeliveryPolicy::default().resolve(false).expect("valid");
+            let delivery = Arc::new(Mutex::new(Delivery::new(policy, &ResumeState::default())));
+            let mut shard = Self { progress, delivery, row };
+            shard.progress.begin(shard.delivery.clone(), None);
+            shard
+        }
 
-    #[test]
-    fn the_time_of_the_tip_is_stored_once_everything_read_is_done() {
-        let progress = progress(CheckpointMode::Automatic);
-        let time = |hours| Timestamp::default().plus(HOUR * hours);
-        progress.read_up_to(position(12));
-        progress.at_tip(time(0));
-        assert_eq!(progress.to_store(HOUR), None, "12 is read and not done");
-        progress.done(position(12));
-        let write = progress.to_store(HOUR).expect("both are new");
-        assert_eq!(write.state, Some(state_of(time(0))));
-        progress.stored(&row(write.checkpoint, Some(&write)), Monotonic::ZERO);
-        progress.at_tip(time(0).plus(HOUR / 2));
-        assert_eq!(progress.to_store(HOUR), None, "fresh enough");
-        progress.at_tip(time(1));
-        assert_eq!(progress.to_store(HOUR).expect("stale").state, Some(state_of(time(1))));
-        progress.read_up_to(position(13));
-        progress.at_tip(time(5));
-        assert_eq!(progress.to_store(HOUR), None, "13 is not done");
+        fn done(&self, number: u64) {
+            let event = Event::Arrived(vec![Intake::Passed(position(number))]);
+            lock(&self.delivery).step(event, Now::default(), 0, true);
+        }
+
+        /// What a renewal stores now, and whether it stores anything.
+        fn store(&mut self) -> Option<Checkpoint> {
+            let write = self.progress.to_store(HOUR)?;
+            let belongs_to = write.checkpoint;
+            self.row.checkpoint = belongs_to;
+            self.row.checkpoint_state =
+                write.state.map(|(version, data)| shardwell_core::CheckpointState { belongs_to, version, data });
+            self.progress.stored(&self.row, Monotonic::ZERO);
+            Some(belongs_to)
+        }
+
+        fn resume(&self) -> ResumeState {
+            resume_of(&self.row)
+        }
     }
 
     fn position(number: u64) -> ExtendedSequenceNumber {
         ExtendedSequenceNumber::new(number.into(), 0)
     }
 
-    fn progress(mode: CheckpointMode) -> Progress {
-        Progress::new(mode, Checkpoint::At(position(10)), None, Monotonic::ZERO)
+    fn at(number: u64) -> Option<Checkpoint> {
+        Some(Checkpoint::At(position(number)))
+    }
+
+    #[test]
+    fn a_term_begins_with_a_write_and_ends_in_order_with_another() {
+        let mut shard = Shard::new(CheckpointMode::Automatic);
+        assert_eq!(shard.store(), None, "a term in which nothing came is none");
+        lock(&shard.delivery).begin();
+        assert_eq!((shard.store(), shard.resume().crashes.starts), (at(10), 1));
+        assert!(shard.progress.is_stored());
+        shard.progress.stopped_in_order();
+        assert!(!shard.progress.is_stored());
+        assert_eq!((shard.store(), shard.resume()), (at(10), ResumeState::default()));
+    }
+
+    #[test]
+    fn the_time_of_the_tip_is_stored_once_everything_read_is_done() {
+        let mut shard = Shard::new(CheckpointMode::Automatic);
+        let time = |hours| Timestamp::default().plus(HOUR * hours);
+        shard.progress.read_up_to(position(12));
+        shard.progress.at_tip(time(1));
+        assert_eq!(shard.store(), None, "12 is read and not done");
+        shard.done(12);
+        assert_eq!((shard.store(), shard.resume().caught_up_at()), (at(12), Some(time(1))));
+        shard.progress.at_tip(time(1).plus(HOUR / 2));
+        assert_eq!(shard.store(), None, "fresh enough");
+        shard.progress.at_tip(time(2));
+        assert_eq!((shard.store(), shard.resume().caught_up_at()), (at(12), Some(time(2))));
+        shard.progress.read_up_to(position(14));
+        shard.progress.at_tip(time(5));
+        assert_eq!(shard.store(), None, "13 and 14 are not done");
+        shard.done(13);
+        assert_eq!((shard.store(), shard.resume().caught_up_at()), (at(13), Some(time(2))), "what was true stays true");
     }
 
     #[test]
     fn what_is_done_is_stored_once() {
-        let progress = progress(CheckpointMode::Automatic);
-        assert_eq!(to_store(&progress), None);
-        progress.done(position(12));
-        progress.done(position(15));
-        assert_eq!(to_store(&progress), Some(Checkpoint::At(position(15))));
-        progress.stored(&row(Checkpoint::At(position(15)), None), Monotonic::ZERO);
-        assert_eq!(to_store(&progress), None);
-        progress.done(position(13));
-        assert_eq!(to_store(&progress), None, "never backwards");
-        progress.shard_ended();
-        assert_eq!(to_store(&progress), Some(Checkpoint::ShardEnd));
+        let mut shard = Shard::new(CheckpointMode::Automatic);
+        shard.done(12);
+        shard.done(15);
+        assert_eq!(shard.store(), at(15));
+        assert_eq!(shard.store(), None);
+        shard.done(13);
+        assert_eq!(shard.store(), None, "never backwards");
+        shard.progress.shard_ended();
+        assert_eq!((shard.store(), shard.resume()), (Some(Checkpoint::ShardEnd), ResumeState::default()));
     }
 
     #[test]
     fn a_position_behind_the_stored_checkpoint_is_not_stored() {
-        let progress = progress(CheckpointMode::Automatic);
-        progress.resume_from(Checkpoint::At(position(5)));
-        progress.done(position(9));
-        assert_eq!(to_store(&progress), None);
-        assert!(progress.is_stored());
-        progress.done(position(11));
-        assert_eq!(to_store(&progress), Some(Checkpoint::At(position(11))));
+        let mut shard = Shard::new(CheckpointMode::Automatic);
+        shard.progress.resume_from(Checkpoint::At(position(5)));
+        shard.done(9);
+        assert_eq!(shard.store(), None);
+        assert!(shard.progress.is_stored());
+        shard.done(11);
+        assert_eq!(shard.store(), at(11));
     }
 
     #[test]
     fn by_hand_only_between_the_last_checkpoint_and_what_was_delivered() {
-        let progress = progress(CheckpointMode::Manual);
-        progress.delivering(position(20));
-        progress.done(position(20));
-        assert_eq!(to_store(&progress), None, "what is done does not matter here");
-        assert!(progress.checkpoint_by_hand(position(21)).is_err());
-        assert!(progress.checkpoint_by_hand(position(9)).is_err());
-        assert_eq!(progress.checkpoint_by_hand(position(10)), Ok(()), "equal to the last one: nothing to store");
-        assert_eq!(to_store(&progress), None);
-        assert_eq!(progress.checkpoint_by_hand(position(20)), Ok(()));
-        assert_eq!(to_store(&progress), Some(Checkpoint::At(position(20))));
-        assert!(progress.checkpoint_by_hand(position(19)).is_err(), "also before it is stored");
+        let mut shard = Shard::new(CheckpointMode::Manual);
+        shard.progress.delivering(position(20));
+        shard.done(20);
+        assert_eq!(shard.store(), None, "what is done does not matter here");
+        assert!(shard.progress.checkpoint_by_hand(position(21)).is_err());
+        assert!(shard.progress.checkpoint_by_hand(position(9)).is_err());
+        assert_eq!(shard.progress.checkpoint_by_hand(position(10)), Ok(()), "equal to the last one: nothing to store");
+        assert_eq!(shard.store(), None);
+        assert_eq!(shard.progress.checkpoint_by_hand(position(20)), Ok(()));
+        assert_eq!(shard.store(), at(20));
+        assert!(shard.progress.checkpoint_by_hand(position(19)).is_err(), "also before it is stored");
     }
 
     #[test]
     fn throughput_moves_with_each_measurement() {
-        let progress = progress(CheckpointMode::Automatic);
+        let shard = Shard::new(CheckpointMode::Automatic);
         let at = |seconds| Monotonic::from_origin(Duration::from_secs(seconds));
-        progress.handled(10 * 1024);
-        assert_eq!(progress.take_throughput(at(1)), Some(10.0));
-        assert_eq!(progress.take_throughput(at(1)), Some(10.0), "too soon to say");
-        assert_eq!(progress.take_throughput(at(2)), Some(5.0));
+        shard.progress.handled(10 * 1024);
+        assert_eq!(shard.progress.take_throughput(at(1)), Some(10.0));
+        assert_eq!(shard.progress.take_throughput(at(1)), Some(10.0), "too soon to say");
+        assert_eq!(shard.progress.take_throughput(at(2)), Some(5.0));
     }
 }

@@ -3,24 +3,22 @@
 use shardwell_core::ShardFilter;
 use shardwell_local::LocalEngine;
 
-use super::STREAM;
-
 /// Above this, two shards are merged; up to it, one is split.
 const SHARDS: usize = 4;
 
-/// Starts to split a random shard of the stream or to merge two, so that it keeps about as many as it has.
-pub(crate) fn reshard(engine: &LocalEngine, random: &mut fastrand::Rng) {
+/// Starts to split a random shard of a stream or to merge two, so that it keeps about as many as it has.
+pub(crate) fn reshard(engine: &LocalEngine, stream: &str, random: &mut fastrand::Rng) {
     let (mut kinesis, now) = (engine.kinesis().lock(), engine.now());
-    let mut open = kinesis.list_shards(STREAM, &ShardFilter::AtLatest, now).expect("listed");
+    let mut open = kinesis.list_shards(stream, &ShardFilter::AtLatest, now).expect("listed");
     if open.len() <= SHARDS {
         let shard = &open[random.usize(0..open.len())];
         let range = shard.hash_key_range;
         let middle = range.start() + (range.end() - range.start()) / 2 + 1;
-        kinesis.split_shard(STREAM, &shard.id, middle, now).expect("split");
+        kinesis.split_shard(stream, &shard.id, middle, now).expect("split");
     } else {
         // Open shards cover all hash keys, so in this order each touches the next.
         open.sort_by_key(|shard| shard.hash_key_range.start());
         let first = random.usize(0..open.len() - 1);
-        kinesis.merge_shards(STREAM, &open[first].id, &open[first + 1].id, now).expect("merged");
+        kinesis.merge_shards(stream, &open[first].id, &open[first + 1].id, now).expect("merged");
     }
 }
