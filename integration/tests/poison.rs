@@ -27,13 +27,7 @@ const MOST_ABORTS: usize = 10;
 #[tokio::test(flavor = "multi_thread")]
 async fn year_with_poison() {
     let mut random = fastrand::Rng::with_seed(seed("year with poison"));
-    let (kills, count) = if std::env::var_os("TMP_REPRO").is_some() {
-        (50, 12_000)
-    } else if long() {
-        (50, FLIGHTS_OF_A_YEAR)
-    } else {
-        (7, 12_000)
-    };
+    let (kills, count) = if long() { (50, FLIGHTS_OF_A_YEAR) } else { (7, 12_000) };
     let (path, file) = flights::file();
     let flights = flights::plan(&file, count, &troubles(), 0..count, &mut random);
     let per_second = count as f64 / f64::from(2 * kills);
@@ -41,7 +35,7 @@ async fn year_with_poison() {
     let mut world = World::start(random, flights, settings).await;
     let mut round = 0;
     while round < kills || world.is_being_written() {
-        world.consume_and_kill(round % 3 == 2 || std::env::var_os("TMP_REPRO").is_some()).await;
+        world.consume_and_kill(round % 3 == 2).await;
         round += 1;
     }
     world.consume_the_rest().await;

@@ -1,17 +1,19 @@
 //! What the delivery's state machine costs per record while nothing fails: from a read's arrival to the last batch done.
 
+use std::cell::Cell;
 use std::hint::black_box;
 use std::time::Duration;
 
 use bytes::Bytes;
-use criterion::{Criterion, Throughput};
+use criterion::{BatchSize, Criterion, Throughput};
 use shardwell_core::delivery::{Command, Delivery, DeliveryPolicy, Event, Intake, Now, ResumeState, Verdict};
 use shardwell_core::{ExtendedSequenceNumber, Timestamp, UserRecord};
 
 /// As many records as a read of a busy shard brings.
-const RECORDS: u64 = 5000;
+const RECORDS: u64 = 1000;
 
-fn records() -> Vec<Intake> {
+/// The next records of a shard.
+fn records(next: &Cell<u64>) -> Vec<Intake> {
     let data = Bytes::from_static(&[7; 200]);
     let record = |number: u64| UserRecord {
         position: ExtendedSequenceNumber::new(number.into(), 0),
@@ -20,7 +22,8 @@ fn records() -> Vec<Intake> {
         arrival: Timestamp::default(),
         data: data.clone(),
     };
-    (1..=RECORDS).map(|number| Intake::Record(record(number))).collect()
+    let first = next.replace(next.get() + RECORDS);
+    (first..first + RECORDS).map(|number| Intake::Record(record(number))).collect()
 }
 
 /// Delivers a read; every batch is done at once. Answers how many records that were.
@@ -48,15 +51,17 @@ fn main() {
     group.throughput(Throughput::Elements(RECORDS));
     // What making the records costs by itself is not the machine's.
     group.bench_function("nothing", |bencher| {
-        bencher.iter_batched(records, |read| black_box(read).len(), criterion::BatchSize::LargeInput);
+        let next = Cell::new(0);
+        bencher.iter_batched(|| records(&next), |read| black_box(read).len(), BatchSize::SmallInput);
     });
     for lanes in [1, 64] {
         let policy = DeliveryPolicy::default().with_lanes(lanes).resolve(false).expect("valid");
         group.bench_function(format!("{lanes}_lanes"), |bencher| {
+            let (next, mut delivery) = (Cell::new(0), Delivery::new(policy.clone(), &ResumeState::default()));
             bencher.iter_batched(
-                || (Delivery::new(policy.clone(), &ResumeState::default()), records()),
-                |(mut delivery, read)| assert_eq!(deliver(&mut delivery, read), RECORDS as usize),
-                criterion::BatchSize::LargeInput,
+                || records(&next),
+                |read| assert_eq!(deliver(&mut delivery, read), RECORDS as usize),
+                BatchSize::SmallInput,
             );
         });
     }

@@ -31,7 +31,7 @@ const STREAM: &str = "flights";
 const SIGABRT: i32 = 6;
 
 /// How long nothing may happen while something is left to do.
-const STANDSTILL: Duration = Duration::from_secs(60);
+const STANDSTILL: Duration = Duration::from_secs(30);
 
 /// What a service that never comes to its end is stopped at.
 const MAX_LIVES: usize = 100;
@@ -194,8 +194,12 @@ impl World {
             if kill_at.is_some_and(|at| self.env.now() >= at) {
                 return if process.kill() == Some(SIGABRT) { End::Aborted } else { End::Killed };
             }
+            let is_settled = self.is_all_settled().await;
+            if !is_settled && self.env.now() >= deadline {
+                say(&format!("nothing has happened for {STANDSTILL:?}: {}", process.trace()));
+            }
             // Where something never comes, the audit says what.
-            if self.is_all_settled().await || self.env.now() >= deadline {
+            if is_settled || self.env.now() >= deadline {
                 self.stop(process).await;
                 return End::Stopped;
             }
@@ -203,7 +207,7 @@ impl World {
         }
     }
 
-    /// Answers whether there were any.
+    /// Answers whether there is any.
     fn take_news(&mut self, process: &mut ServiceProcess) -> bool {
         let news = process.news();
         for number in audit::handled(news) {
@@ -267,23 +271,11 @@ impl World {
 
     /// Takes down what the process did and what it left behind.
     async fn finish_round(&mut self, mut process: ServiceProcess, end: End) {
-        self.take_news(&mut process);
-        let trace = process.trace();
-        if std::env::var_os("TMP_TRACE").is_some() {
-            let text = format!(
-                "ROUND {}\n{trace}\nEVENTS\n{}\n",
-                self.worker(),
-                process.events().iter().map(|e| e.to_string()).collect::<Vec<_>>().join("\n")
-            );
-            use std::io::Write as _;
-            std::fs::OpenOptions::new()
-                .append(true)
-                .create(true)
-                .open("/tmp/poison-traces")
-                .expect("TMP")
-                .write_all(text.as_bytes())
-                .expect("TMP");
+        process.news();
+        for number in audit::handled(process.events()) {
+            self.outstanding.remove(&number);
         }
+        let trace = process.trace();
         assert_only_expected_errors(&trace);
         let listing =
             SqliteLeaseStore::new(self.leases(), APPLICATION).leases().await.expect("a table that is not harmed");
