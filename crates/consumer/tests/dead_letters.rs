@@ -115,6 +115,7 @@ async fn a_record_that_is_too_old_is_dead_and_those_beside_it_are_not() {
     world.put(5, 1);
     let worker = world.start(keeping(&world, policy().with_max_record_age(Some(secs(60)))));
     assert_eq!(settled(&world, &worker).await, [0, 1, 2, 3, 4]);
+    assert_eq!(worker.handle.status().shards[0].dead, 5);
     assert!(world.dead().await.iter().all(|(_, letter)| letter.letter.reason == DeadReason::RecordAgeExceeded));
     worker.stop().await.expect("a clean stop");
 }

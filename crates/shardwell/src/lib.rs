@@ -113,6 +113,11 @@
 
 #![warn(missing_docs)]
 
+/// The programs in there compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 pub use async_trait::async_trait;
 /// The facade that all metrics are recorded through. Install a recorder for this very version of it, or nothing is seen.
 pub use metrics;

@@ -23,16 +23,22 @@ const LETTERS_AT_ONCE: usize = 10;
 /// for its next try.
 const CLAIM_TIME: Duration = Duration::from_secs(300);
 
-/// Tries letters for as long as the worker runs. Ends at once where letters cannot be read back.
+/// Tries letters for as long as the worker runs. Ends at once where letters cannot be read back, and at a stop once the
+/// letters at hand are resolved.
 pub(crate) async fn run(shared: Arc<Shared>) {
     if shared.dead_letters.archive().is_none() {
         return;
     }
+    let mut phase = shared.phase.subscribe();
     let mut again_at = shared.env.now();
     loop {
-        shared.env.sleep_until(again_at).await;
+        tokio::select! {
+            biased;
+            _ = phase.wait_for(|phase| *phase != Phase::Running) => return,
+            () = shared.env.sleep_until(again_at) => {}
+        }
         again_at = shared.env.now().plus(shared.settings.redrive_interval);
-        if *shared.paused.borrow() || *shared.phase.borrow() != Phase::Running {
+        if *shared.paused.borrow() {
             continue;
         }
         match redrive_some(&shared).await {

@@ -21,7 +21,7 @@ pub(super) async fn hold(shared: Arc<Shared>, lease: Arc<HeldLease>) {
         Ok(ConsumerEnd::ShardEnded { children }) => finish(&shared, &lease, &children).await,
         Ok(ConsumerEnd::Stopped) => release(&shared, &lease).await,
         Ok(ConsumerEnd::LeaseLost) => Err(LeaseGone),
-        // It is begun anew until it is not misled.
+        // Only what is stored beside a checkpoint misleads, and that was not believed the second time.
         Ok(ConsumerEnd::Misled) => release(&shared, &lease).await,
         Ok(ConsumerEnd::Fatal(error)) => {
             shared.fail(error);

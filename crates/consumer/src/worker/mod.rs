@@ -92,17 +92,27 @@ async fn coordinate(shared: Arc<Shared>, flushes: mpsc::UnboundedReceiver<Flush>
     }
     info!(stream = %shared.stream, leases = %shared.store, "worker started");
     let renewer = shared.env.spawn(Place::Coordination, leases::renew(shared.clone(), flushes).in_current_span());
-    // Dropped with this function, and aborted by that.
-    let _redriver = shared.env.spawn(Place::Pipeline, dead_letters::redrive(shared.clone()).in_current_span());
+    let redriver = shared.env.spawn(Place::Pipeline, dead_letters::redrive(shared.clone()).in_current_span());
     let syncer = shared.env.spawn(Place::Coordination, leases::sync(shared.clone()).in_current_span());
     tokio::select! {
         biased;
-        () = leases::claim(shared.clone()) => {}
+        () = leases::claim(shared.clone()) => finish_redriving(&shared, redriver).await,
         error = broken(renewer, "the task that renews leases") => return Err(error),
         error = broken(syncer, "the task that syncs shards and leases") => return Err(error),
     }
     info!("worker stopped");
     shared.take_failure().map_or(Ok(()), Err)
+}
+
+/// Lets the letters at hand be resolved, until the deadline of the stop at the latest: then they wait until their claims are
+/// over.
+async fn finish_redriving(shared: &Shared, redriver: Task<()>) {
+    let phase = *shared.phase.borrow();
+    if let Phase::Stopping { deadline } = phase
+        && shared.env.deadline(deadline, redriver).await.is_err()
+    {
+        warn!("dead letters were still being tried at the deadline; they are tried again in some minutes");
+    }
 }
 
 /// Ready when a task broke down; never, if it just ended.

@@ -67,6 +67,8 @@ pub struct ShardStatus {
     pub failures: u32,
     /// The newest error, of a read or of the processor; cleared by success.
     pub last_error: Option<String>,
+    /// How many records were given up since this worker took the shard.
+    pub dead: u64,
     /// Records that were found trimmed when this worker opened the shard.
     pub data_loss: Option<DataLoss>,
 }
@@ -103,6 +105,7 @@ pub(crate) struct ActivityState {
     pub(crate) behind_latest: Option<Duration>,
     pub(crate) failures: u32,
     pub(crate) last_error: Option<String>,
+    pub(crate) dead: u64,
     pub(crate) stopping: bool,
     /// Records that were trimmed before they were read.
     pub(crate) data_loss: Option<DataLoss>,
@@ -190,6 +193,7 @@ fn of_held(lease: &HeldLease, now: Monotonic) -> ShardStatus {
         behind_latest: activity.behind_latest,
         failures: activity.failures,
         last_error: activity.last_error,
+        dead: activity.dead,
         data_loss: activity.data_loss,
     }
 }
@@ -216,6 +220,7 @@ fn of_listed(lease: &Lease, all: &[Lease]) -> ShardStatus {
         behind_latest: None,
         failures: 0,
         last_error: None,
+        dead: 0,
         data_loss: None,
     }
 }

@@ -263,6 +263,7 @@ impl Deliver {
             counter!(RECORDS_DONE, &labels).increment(settled.done as u64);
         }
         if let Some(reason) = settled.reason {
+            self.lease.activity().update(|activity| activity.dead += settled.dead as u64);
             let [application, shard] = labels.clone();
             counter!(RECORDS_DEAD, application.0 => application.1, shard.0 => shard.1, "reason" => reason.as_str())
                 .increment(settled.dead as u64);
