@@ -23,6 +23,8 @@ pub(super) struct Place {
 pub(super) struct Ledger {
     arrived: u64,
     newest: Option<ExtendedSequenceNumber>,
+    /// How many wait in lanes.
+    pub(super) waiting: u64,
 }
 
 impl Ledger {
@@ -59,7 +61,7 @@ pub(super) fn settled(
         waits[ordinal as usize / 64] |= 1 << (ordinal % 64);
     }
     // What has not arrived is not settled.
-    if let Some(last) = waits.last_mut().filter(|_| count % 64 > 0) {
+    if let Some(last) = waits.last_mut().filter(|_| !count.is_multiple_of(64)) {
         *last |= u64::MAX << (count % 64);
     }
     let highest = waits.iter().rposition(|word| *word != u64::MAX);

@@ -288,9 +288,8 @@ mod tests {
             let progress = Progress::new(mode, &row, Monotonic::ZERO);
             let policy = DeliveryPolicy::default().resolve(false).expect("valid");
             let delivery = Arc::new(Mutex::new(Delivery::new(policy, &ResumeState::default())));
-            let mut shard = Self { progress, delivery, row };
-            shard.progress.begin(shard.delivery.clone(), None);
-            shard
+            progress.begin(delivery.clone(), None);
+            Self { progress, delivery, row }
         }
 
         fn done(&self, number: u64) {
