@@ -83,8 +83,8 @@ impl FileDeadLetters {
         Self { format, ..self }
     }
 
-    /// How long a call waits for other processes; in all it may take twice that. Default: 10 s. Too small turns a busy disk into errors, after which a worker waits and
-    /// puts the letters again.
+    /// How long a call waits for other processes; in all it may take twice that. Default: 10 s. Too small turns a busy disk
+    /// into errors, after which a worker waits and puts the letters again.
     ///
     /// The result opens the file for itself.
     #[must_use]
