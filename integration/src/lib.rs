@@ -5,9 +5,12 @@
 mod event_log;
 mod flight;
 
+use std::io::Read;
+
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
 use shardwell_aws::KinesisStream;
+use shardwell_core::{Env, EnvExt, Place, Task};
 
 pub use event_log::{Event, EventKind, EventLog, LogTail, MalformedEvent};
 pub use flight::{Flight, Trouble};
@@ -23,4 +26,16 @@ pub fn stream_of(endpoint: &str, name: &str) -> KinesisStream {
         .credentials_provider(Credentials::new("local", "local", None, None, "tests"))
         .endpoint_url(endpoint);
     KinesisStream::new(&Client::from_conf(config.build()), name)
+}
+
+/// Ends this process, with exit code 1, when its standard input ends: whoever holds the other end of that pipe is gone, even
+/// if it was killed.
+#[must_use = "nothing is waited for once the task is dropped"]
+pub fn end_with_parent(env: &dyn Env) -> Task<()> {
+    env.spawn(Place::Processor, async {
+        let mut stdin = std::io::stdin().lock();
+        // What is written there says nothing; an error is the end too.
+        while stdin.read(&mut [0; 64]).is_ok_and(|bytes| bytes > 0) {}
+        std::process::exit(1);
+    })
 }

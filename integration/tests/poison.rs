@@ -131,7 +131,8 @@ fn report(what: &str, ledger: &Ledger) {
          handled for the first time by each process: {:?}\n  \
          handled again by a later process: {} of {}; {redelivered:?}\n  \
          shards under suspicion: {:?}\n  \
-         life of each process, in {:?}: {:?} ms",
+         life of each process, in {:?}: {:?} ms\n  \
+         handled by the last one in each five seconds: {:?}",
         ledger.rounds.len(),
         ledger.ends(End::Killed),
         ledger.ends(End::Aborted),
@@ -143,5 +144,6 @@ fn report(what: &str, ledger: &Ledger) {
         ledger.rounds.iter().map(|round| round.suspicions).collect::<Vec<_>>(),
         took.iter().sum::<Duration>(),
         took.iter().map(Duration::as_millis).collect::<Vec<_>>(),
+        ledger.last_pace(),
     ));
 }

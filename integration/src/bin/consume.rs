@@ -12,7 +12,7 @@ use shardwell_consumer::{
     async_trait,
 };
 use shardwell_core::{Checkpoint, Env, EnvExt, ReadLimits, ShardId, SystemEnv};
-use shardwell_integration::{APPLICATION, Event, EventKind, EventLog, stream_of};
+use shardwell_integration::{APPLICATION, Event, EventKind, EventLog, end_with_parent, stream_of};
 use shardwell_sqlite::SqliteLeaseStore;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -80,6 +80,7 @@ impl RecordProcessor for Recorder {
 async fn consume(endpoint: &str, stream: &str, leases: &Path, log: &Path) -> Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     let env: Arc<dyn Env> = Arc::new(SystemEnv::new()?);
+    let _parent = end_with_parent(&*env);
     let journal = Journal { env: env.clone(), log: Arc::new(EventLog::open(log)?) };
     let leases = SqliteLeaseStore::new(leases, APPLICATION).with_busy_timeout(LEASE_DURATION / 4);
     let mut limits = ReadLimits::POLLING;

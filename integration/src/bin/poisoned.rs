@@ -14,7 +14,7 @@ use shardwell_consumer::{
     RecordProcessor, Start, Worker, async_trait,
 };
 use shardwell_core::{Checkpoint, Env, EnvExt, ReadLimits, RetryPolicy, SystemEnv, UserRecord};
-use shardwell_integration::{APPLICATION, Event, EventKind, EventLog, Flight, Trouble, stream_of};
+use shardwell_integration::{APPLICATION, Event, EventKind, EventLog, Flight, Trouble, end_with_parent, stream_of};
 use shardwell_sqlite::{SqliteDeadLetters, SqliteLeaseStore};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -128,8 +128,11 @@ impl RecordProcessor for Processor {
             self.note(EventKind::Failed { number: flight.number })?;
             let error = format!("flight {} is {trouble:?}", flight.number);
             match trouble {
-                Trouble::Permanent => return Err(error).permanent().at(record),
-                Trouble::Outage => return Err(error).transient().at(record),
+                // An error at a record says that all before it is done, which a record that failed is not.
+                Trouble::Permanent if failed.is_empty() => return Err(error).permanent().at(record),
+                Trouble::Outage if failed.is_empty() => return Err(error).transient().at(record),
+                Trouble::Permanent => failed.push(RecordFailure::new(record, ProcessError::permanent(error))),
+                Trouble::Outage => failed.push(RecordFailure::new(record, ProcessError::transient(error))),
                 Trouble::Named => failed.push(RecordFailure::new(record, error)),
                 Trouble::Whole | Trouble::Flaky => return Err(error.into()),
                 Trouble::Panic => panic!("{error}"),
@@ -151,8 +154,7 @@ impl RecordProcessor for Processor {
     }
 }
 
-fn worker(cli: &Cli) -> Result<Worker> {
-    let env: Arc<dyn Env> = Arc::new(SystemEnv::new()?);
+fn worker(cli: &Cli, env: Arc<dyn Env>) -> Result<Worker> {
     let lease_duration = Duration::from_millis(cli.lease_millis);
     let leases = SqliteLeaseStore::new(&cli.leases, APPLICATION).with_busy_timeout(lease_duration / 4);
     let mut limits = ReadLimits::POLLING;
@@ -189,5 +191,7 @@ async fn main() -> Result<()> {
     let stop = async {
         terminated.recv().await;
     };
-    Ok(worker(&cli)?.run_until(stop).await?)
+    let env: Arc<dyn Env> = Arc::new(SystemEnv::new()?);
+    let _parent = end_with_parent(&*env);
+    Ok(worker(&cli, env)?.run_until(stop).await?)
 }

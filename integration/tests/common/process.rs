@@ -24,8 +24,9 @@ impl ServiceProcess {
     /// Starts it. It is one that writes `<files>.log`; its trace goes to `<files>.err`.
     pub(crate) fn start(started: Monotonic, mut command: Command, files: &Path) -> Self {
         let errors = files.with_extension("err");
+        // The service ends when this end of the pipe is gone: nothing stays behind when a test is killed.
         let child =
-            command.stdin(Stdio::null()).stderr(File::create(&errors).expect("a file")).spawn().expect("a process");
+            command.stdin(Stdio::piped()).stderr(File::create(&errors).expect("a file")).spawn().expect("a process");
         let log = LogTail::new(files.with_extension("log"));
         Self { started, child, log, events: Vec::new(), errors, ended: None }
     }

@@ -243,7 +243,7 @@ impl Deliver {
         let (shared, lease) = (self.shared.clone(), self.lease.clone());
         async move {
             // If the lease is lost it may still say that this batch is running. That is one death too many for a record that
-            // is condemned at its second only.
+            // is condemned at its third only.
             let _ = leases::flush(&shared, &lease).await;
             drop(nothing_else_runs);
         }

@@ -105,7 +105,7 @@ impl World {
                 DeadReason::RecordAgeExceeded => self.is_too_old(*index) || self.aged.contains(index),
                 DeadReason::Oversize => self.is_oversize(*index),
                 DeadReason::Undecodable => self.log[*index].undecodable,
-                DeadReason::CrashLoop => self.alone_deaths.get(index).is_some_and(|deaths| *deaths >= 2),
+                DeadReason::CrashLoop => self.alone_deaths.get(index).is_some_and(|deaths| *deaths >= 3),
                 DeadReason::Quarantined => self.key(*index).is_some(),
                 DeadReason::RetryAttemptsExhausted => {
                     let last_attempt = self.rules.retries.map(|retries| retries + 1);
