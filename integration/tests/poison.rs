@@ -19,9 +19,9 @@ use shardwell_integration::{EventKind, Trouble};
 /// So many of 2013 left New York City.
 const FLIGHTS_OF_A_YEAR: usize = 336_776;
 
-/// How often the process is started until a record that aborts it is in the dead letters. By design: once with what came
-/// before it, three times without progress, once in a batch that is processed alone and twice by itself; the rest is for
-/// lanes and shards that make progress in between.
+/// How often the process is started until a record that aborts it is in the dead letters. By design: three times without
+/// progress, once in a batch that is processed alone, and three times by itself; the rest is for lanes and shards that make
+/// progress in between.
 const MOST_ABORTS: usize = 10;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,8 @@
-//! Decisions about leases: which to create, which to take, how long to trust one, which to remove.
+//! Decisions about leases: which to create, who should have which, which to take, how long to trust one, which to remove.
 
 mod claim;
 mod cleanup;
+pub mod plan;
 mod sync;
 mod trust;
 

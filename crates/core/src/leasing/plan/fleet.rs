@@ -1,0 +1,177 @@
+//! The loads of a fleet while a plan is made.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Held, PlanSettings, PlanStrategy, PlannedLease, PlannedWorker};
+use crate::WorkerId;
+
+/// A load, in bytes per second: whole numbers, so that sums are the same in any order.
+type Load = u64;
+
+/// Every worker's load, and what makes it up.
+pub(super) struct Loads {
+    /// What each lease weighs.
+    weights: Vec<Load>,
+    /// The leases that nobody has.
+    homeless: Vec<usize>,
+    workers: Vec<Worker>,
+    /// The workers by load, least first; of equal ones by their ids.
+    by_load: BTreeSet<(Load, usize)>,
+    max_leases: usize,
+}
+
+/// A worker while a plan is made.
+struct Worker {
+    id: WorkerId,
+    is_busy: bool,
+    load: Load,
+    /// How many leases it has, or is about to have.
+    leases: usize,
+    /// Those of them that may move, by weight.
+    movable: BTreeSet<(Load, usize)>,
+}
+
+impl Loads {
+    pub(super) fn new(leases: &[&PlannedLease], workers: &[PlannedWorker], settings: &PlanSettings) -> Self {
+        let mut workers: Vec<Worker> = workers.iter().map(Worker::new).collect();
+        workers.sort_by(|a, b| a.id.cmp(&b.id));
+        workers.dedup_by(|a, b| a.id == b.id);
+        let index: BTreeMap<WorkerId, usize> = workers.iter().map(|w| w.id.clone()).zip(0..).collect();
+        let mut loads = Self {
+            weights: weights(leases, settings),
+            homeless: Vec::new(),
+            workers,
+            by_load: BTreeSet::new(),
+            max_leases: settings.max_leases_for_worker,
+        };
+        for (lease, planned) in leases.iter().enumerate() {
+            match &planned.held {
+                Held::By(worker) => loads.begin_with(index.get(worker), lease, true),
+                Held::HandedTo(worker) => loads.begin_with(index.get(worker), lease, false),
+                Held::Free | Held::Overdue(_) => loads.homeless.push(lease),
+            }
+        }
+        loads.by_load = loads.workers.iter().enumerate().map(|(index, worker)| (worker.load, index)).collect();
+        // The heaviest first, so that the light ones even out what they leave; of equal ones in their order.
+        loads.homeless.sort_by_key(|lease| std::cmp::Reverse(loads.weights[*lease]));
+        loads
+    }
+
+    /// A worker that is not known has its lease until it does not renew it any more.
+    fn begin_with(&mut self, worker: Option<&usize>, lease: usize, may_move: bool) {
+        if let Some(worker) = worker {
+            self.workers[*worker].take(lease, self.weights[lease], may_move);
+        }
+    }
+
+    /// The leases that nobody has, in the order in which they are to be placed.
+    pub(super) fn homeless(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.homeless)
+    }
+
+    /// Gives a lease to the least loaded worker with room.
+    pub(super) fn place(&mut self, lease: usize) -> Option<WorkerId> {
+        let to = self.receiver(|_| true)?;
+        self.give(to, lease);
+        Some(self.workers[to].id.clone())
+    }
+
+    /// The least loaded worker with room: one that is not too busy, if there is one.
+    fn receiver(&self, may: impl Fn(usize) -> bool) -> Option<usize> {
+        let has_room = |index: &usize| self.workers[*index].leases < self.max_leases && may(*index);
+        let with_room = || self.by_load.iter().map(|(_, index)| *index).filter(has_room);
+        with_room().find(|index| !self.workers[*index].is_busy).or_else(|| with_room().next())
+    }
+
+    /// Whether a load is further from the mean than a share of it.
+    pub(super) fn are_apart(&self, share: f64) -> bool {
+        let (Some((least, _)), Some((most, _))) = (self.by_load.first(), self.by_load.last()) else { return false };
+        let mean = self.workers.iter().map(|worker| worker.load).sum::<Load>() as f64 / self.workers.len() as f64;
+        *most as f64 > mean * (1.0 + share) || (*least as f64) < mean * (1.0 - share)
+    }
+
+    /// The next lease to move, and where to, if that makes a difference; it counts as moved.
+    ///
+    /// From the most loaded worker that has a lease light enough to make it and the least loaded one more alike. A worker
+    /// whose leases are all too heavy for that is passed over: it has one of them too many, and nobody could take it.
+    pub(super) fn next_move(&mut self) -> Option<(usize, WorkerId)> {
+        let to = self.receiver(|index| !self.workers[index].is_busy)?;
+        let least = self.workers[to].load;
+        let (from, lease) = self.by_load.iter().rev().find_map(|(load, from)| {
+            let gap = load.saturating_sub(least);
+            let lease = self.workers[*from].best(gap)?;
+            (*from != to).then_some((*from, lease))
+        })?;
+        self.take_away(from, lease);
+        self.give(to, lease);
+        Some((lease, self.workers[to].id.clone()))
+    }
+
+    fn give(&mut self, to: usize, lease: usize) {
+        let weight = self.weights[lease];
+        self.change(to, |worker| worker.take(lease, weight, true));
+    }
+
+    fn take_away(&mut self, from: usize, lease: usize) {
+        let weight = self.weights[lease];
+        self.change(from, |worker| {
+            worker.load -= weight;
+            worker.leases -= 1;
+            worker.movable.remove(&(weight, lease));
+        });
+    }
+
+    fn change(&mut self, index: usize, change: impl FnOnce(&mut Worker)) {
+        let worker = &mut self.workers[index];
+        self.by_load.remove(&(worker.load, index));
+        change(worker);
+        self.by_load.insert((worker.load, index));
+    }
+}
+
+impl Worker {
+    fn new(planned: &PlannedWorker) -> Self {
+        Self { id: planned.id.clone(), is_busy: planned.is_busy, load: 0, leases: 0, movable: BTreeSet::new() }
+    }
+
+    fn take(&mut self, lease: usize, weight: Load, may_move: bool) {
+        self.load += weight;
+        self.leases += 1;
+        if may_move {
+            self.movable.insert((weight, lease));
+        }
+    }
+
+    /// The lease that brings this worker and one that has `gap` less closest together: the one nearest to half of the gap.
+    /// One that is as heavy as the gap only changes their places.
+    fn best(&self, gap: Load) -> Option<usize> {
+        if gap < 2 {
+            return None;
+        }
+        let half = gap / 2;
+        let lighter = self.movable.range(..=(half, usize::MAX)).next_back();
+        let heavier = self.movable.range((half + 1, 0)..(gap, 0)).next();
+        match (lighter, heavier) {
+            (Some((light, lease)), Some((heavy, _))) if half - light <= heavy - half => Some(*lease),
+            (_, Some((_, lease))) | (Some((_, lease)), None) => Some(*lease),
+            (None, None) => None,
+        }
+    }
+}
+
+/// What leases weigh. At least 1, so that every move makes a difference.
+fn weights(leases: &[&PlannedLease], settings: &PlanSettings) -> Vec<Load> {
+    if settings.strategy == PlanStrategy::Count {
+        return vec![1; leases.len()];
+    }
+    let known = || leases.iter().filter_map(|lease| lease.throughput_kbps).filter(|kbps| kbps.is_finite());
+    let mean = known().sum::<f64>() / known().count().max(1) as f64;
+    let weight = |lease: &&PlannedLease| {
+        let kbps = lease.throughput_kbps.filter(|kbps| kbps.is_finite()).unwrap_or(mean);
+        ((kbps.clamp(settings.floor_kbps, MAX_KBPS) * 1024.0) as Load).max(1)
+    };
+    leases.iter().map(weight).collect()
+}
+
+/// A thousand times what the service lets through a shard.
+const MAX_KBPS: f64 = 2048.0 * 1000.0;
