@@ -8,6 +8,7 @@
 
 #![warn(missing_docs)]
 
+mod causes;
 mod checkpointer;
 mod dead_letters;
 mod host;

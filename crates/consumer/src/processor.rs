@@ -10,7 +10,7 @@ use shardwell_core::{BoxError, Checkpoint, ExtendedSequenceNumber, PendingCheckp
 use tokio_util::sync::CancellationToken;
 
 use crate::Checkpointer;
-use crate::worker::with_causes;
+use crate::causes::with_causes;
 
 /// The code that handles the records of a shard: the one trait that a consumer service implements.
 ///

@@ -13,9 +13,9 @@ use shardwell_core::delivery::{BurialOutcome, DeliveryPolicy, Fuse, FuseAction};
 use shardwell_core::{Env, EnvExt, Monotonic, PartitionKey};
 use tracing::warn;
 
+use crate::causes::with_causes;
 use crate::lock::lock;
 use crate::metrics::SINK_FAILURES;
-use crate::worker::with_causes;
 
 pub(crate) use redrive::run as redrive;
 

@@ -11,10 +11,11 @@ use shardwell_core::{Checkpoint, PartitionKey, ShardId, delivery};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::causes::{causes, with_causes};
 use crate::host::{Host, Limit, Reason};
 use crate::metrics::REDRIVEN;
 use crate::processor::{LaneContext, Outcome, Start};
-use crate::worker::{Phase, Shared, causes, with_causes};
+use crate::worker::{Phase, Shared};
 use crate::{Batch, Checkpointer};
 
 /// How many letters are tried before others get a turn.

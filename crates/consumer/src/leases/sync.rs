@@ -8,7 +8,8 @@ use shardwell_core::{Created, EnvExt, Lease, Shard, ShardFilter, ShardId, Stream
 use tracing::{debug, info, warn};
 
 use super::prepare;
-use crate::worker::{Phase, Shared, WorkerError, with_causes};
+use crate::causes::with_causes;
+use crate::worker::{Phase, Shared, WorkerError};
 
 /// Syncs now and then for as long as the worker runs, and whenever a shard has ended.
 pub(crate) async fn run(shared: Arc<Shared>) {

@@ -108,16 +108,6 @@ pub enum WorkerError {
     Broken(String),
 }
 
-/// An error and its causes, outermost first.
-pub(crate) fn causes(error: &dyn std::error::Error) -> Vec<String> {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect()
-}
-
-/// An error and its causes, joined by colons.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    causes(error).join(": ")
-}
-
 /// Records that the stream trimmed before they were read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

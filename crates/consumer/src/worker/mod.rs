@@ -14,12 +14,12 @@ use shardwell_core::{EnvExt, Place, RetryPolicy, Task};
 use tokio::sync::mpsc;
 use tracing::{Instrument, error, info, info_span, warn};
 
+use crate::causes::with_causes;
 use crate::dead_letters;
 use crate::leases::{self, Flush};
 
 pub use builder::WorkerBuilder;
 pub use error::{BuildError, DataLoss, WorkerError};
-pub(crate) use error::{causes, with_causes};
 pub use handle::WorkerHandle;
 pub use settings::OnDataLoss;
 pub(crate) use shared::{Phase, Shared};

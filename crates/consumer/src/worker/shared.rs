@@ -173,7 +173,7 @@ impl Shared {
 
     /// Stops the worker because of an error; the first one counts.
     pub(crate) fn fail(&self, error: WorkerError) {
-        tracing::error!(error = %super::with_causes(&error), "the worker cannot go on");
+        tracing::error!(error = %crate::causes::with_causes(&error), "the worker cannot go on");
         lock(&self.failure).get_or_insert(error);
         self.stop();
     }

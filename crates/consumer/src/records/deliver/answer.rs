@@ -5,8 +5,8 @@ use std::sync::Arc;
 use shardwell_core::UserRecord;
 use shardwell_core::delivery::{ErrorClass, Failure, Verdict};
 
+use crate::causes::causes;
 use crate::processor::{Outcome, ProcessError};
-use crate::worker::causes;
 
 /// The verdict on a batch.
 pub(super) fn verdict(records: &[UserRecord], answer: Result<Outcome, ProcessError>) -> Verdict {

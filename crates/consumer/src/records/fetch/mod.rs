@@ -287,7 +287,7 @@ impl Fetch {
         let now = self.shared.env.now();
         let throttled = error.kind() == StreamErrorKind::Throttled;
         self.count_read(if throttled { "throttled" } else { "error" });
-        let text = crate::worker::with_causes(&error);
+        let text = crate::causes::with_causes(&error);
         self.lease.activity().update(|activity| {
             activity.fetching = Fetching::BackingOff;
             activity.last_error = Some(text.clone());
