@@ -22,7 +22,7 @@ const FLIGHTS_OF_A_YEAR: usize = 336_776;
 /// How often the process is started until a record that aborts it is in the dead letters. By design: three times without
 /// progress, once in a batch that is processed alone, and three times by itself; the rest is for lanes and shards that make
 /// progress in between.
-const MOST_ABORTS: usize = 10;
+const MOST_ABORTS: usize = 11;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn year_with_poison() {
