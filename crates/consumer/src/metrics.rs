@@ -50,6 +50,19 @@ pub const CHECKPOINTS: &str = "shardwell_checkpoints_total";
 pub const LEASES_HELD: &str = "shardwell_leases_held";
 /// Counter: leases lost to another worker or to time.
 pub const LEASES_LOST: &str = "shardwell_leases_lost_total";
+/// Counter: leases handed over in order, to another worker or to nobody.
+pub const HANDED_OVER: &str = "shardwell_leases_handed_over_total";
+/// Gauge: 1 on the worker that leads the fleet, 0 elsewhere.
+pub const IS_LEADER: &str = "shardwell_is_leader";
+/// Counter: rounds of planning, by `result` (`ok`, `failed`). One worker of a fleet plans; if no worker's counter rises,
+/// nobody does.
+pub const PLANNING_ROUNDS: &str = "shardwell_planning_rounds_total";
+/// Counter: leases that the leader gave away, by `kind` (`free`, `overdue`, `balance`, `drain`).
+pub const MOVES: &str = "shardwell_lease_moves_total";
+/// Gauge, on the leader: leases that no worker has room for.
+pub const SPILLOVER: &str = "shardwell_leases_without_room";
+/// Gauge, on the leader: workers that are alive.
+pub const WORKERS: &str = "shardwell_workers";
 /// Counter: times that records were found to be trimmed before they were read.
 pub const DATA_LOSSES: &str = "shardwell_data_losses_total";
 /// Counter: batches that were still running when the deadline of a shutdown passed; they will run again elsewhere.
@@ -79,6 +92,12 @@ pub fn describe() {
     describe_counter!(CHECKPOINTS, Unit::Count, "Checkpoints stored");
     describe_gauge!(LEASES_HELD, Unit::Count, "Leases held");
     describe_counter!(LEASES_LOST, Unit::Count, "Leases lost to another worker or to time");
+    describe_counter!(HANDED_OVER, Unit::Count, "Leases handed over in order");
+    describe_gauge!(IS_LEADER, Unit::Count, "1 on the worker that leads the fleet");
+    describe_counter!(PLANNING_ROUNDS, Unit::Count, "Rounds of planning by result");
+    describe_counter!(MOVES, Unit::Count, "Leases that the leader gave away by kind");
+    describe_gauge!(SPILLOVER, Unit::Count, "Leases that no worker has room for");
+    describe_gauge!(WORKERS, Unit::Count, "Workers that are alive");
     describe_counter!(DATA_LOSSES, Unit::Count, "Times that records were trimmed before they were read");
     describe_counter!(ABANDONED_BATCHES, Unit::Count, "Batches still running at the deadline of a shutdown");
 }

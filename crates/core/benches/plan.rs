@@ -14,7 +14,7 @@ fn worker(number: usize) -> WorkerId {
 }
 
 fn workers() -> Vec<PlannedWorker> {
-    (0..WORKERS).map(|number| PlannedWorker { id: worker(number), is_busy: false }).collect()
+    (0..WORKERS).map(|number| PlannedWorker { id: worker(number), is_busy: false, is_draining: false }).collect()
 }
 
 /// Leases of very different throughput.

@@ -70,6 +70,16 @@ name! {
     LeaseKey
 }
 
+impl LeaseKey {
+    /// The key of a shard's lease in a table of several streams, or of one (`None`).
+    pub fn in_stream(stream: Option<&str>, shard: &ShardId) -> Self {
+        match stream {
+            Some(stream) => format!("{stream}:{shard}").into(),
+            None => shard.into(),
+        }
+    }
+}
+
 impl From<&ShardId> for LeaseKey {
     fn from(shard: &ShardId) -> Self {
         Self(shard.0.clone())

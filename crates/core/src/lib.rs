@@ -40,12 +40,12 @@ pub use shardwell_aggregation as aggregation;
 pub use shardwell_aggregation::{HashKeyRange, InvalidRange, hash_key};
 
 pub use checkpoint::{Checkpoint, CheckpointState, MAX_CHECKPOINT_STATE_BYTES, PendingCheckpoint};
-pub use env::{Elapsed, Env, EnvExt, Place, SystemEnv, Task, TaskError};
+pub use env::{CpuTime, Elapsed, Env, EnvExt, Place, SystemEnv, Task, TaskError};
 pub use ids::{LeaseKey, ShardId, WorkerId};
 pub use lease::{
-    Assignment, CheckpointWrite, Conditional, Created, Eviction, FleetSettings, HandoffStart, LeaderLock, Lease,
-    LeaseListing, LeaseMeta, LeaseStore, PendingWrite, RenewOutcome, Renewal, Renewed, Seen, StoreError,
-    StoreErrorKind, WorkerMetrics, WriteToken,
+    Assignment, CheckpointWrite, Conditional, Created, Eviction, FleetSettings, HandoffStart, Heartbeat, LeaderLock,
+    Lease, LeaseListing, LeaseMeta, LeaseStore, MetricsWrite, PendingWrite, RenewOutcome, Renewal, Renewed, Seen,
+    StoreError, StoreErrorKind, WorkerMetrics, WriteToken,
 };
 pub use record::{PartitionKey, Record, UserRecord};
 pub use retry::RetryPolicy;

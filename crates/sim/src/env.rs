@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use shardwell_core::{Env, Monotonic, Place, Timestamp};
+use shardwell_core::{CpuTime, Env, Monotonic, Place, Timestamp};
 use tokio::time::Instant;
 
 /// A simulated process. Cheap to clone; all clones are the same process.
@@ -123,6 +123,10 @@ impl Env for SimEnv {
 
     fn random(&self) -> u64 {
         self.process.random.lock().unwrap_or_else(PoisonError::into_inner).u64(..)
+    }
+
+    fn cpu_time(&self) -> Option<CpuTime> {
+        None
     }
 }
 

@@ -9,7 +9,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use shardwell_core::{
     Assignment, Conditional, Created, Eviction, FleetSettings, HandoffStart, LeaderLock, Lease, LeaseKey, LeaseListing,
-    LeaseMeta, LeaseStore, RenewOutcome, Renewal, Renewed, StoreError, StoreErrorKind, StreamIdentity, WorkerId,
+    LeaseMeta, LeaseStore, MetricsWrite, RenewOutcome, Renewal, Renewed, StoreError, StoreErrorKind, StreamIdentity, WorkerId,
     WorkerMetrics,
 };
 
@@ -146,7 +146,7 @@ impl LeaseStore for FaultyLeaseStore {
         self.call("delete_lease", self.inner.delete_lease(key)).await
     }
 
-    async fn put_worker_metrics(&self, metrics: &WorkerMetrics) -> Result<(), StoreError> {
+    async fn put_worker_metrics(&self, metrics: &WorkerMetrics) -> Result<MetricsWrite, StoreError> {
         self.call("put_worker_metrics", self.inner.put_worker_metrics(metrics)).await
     }
 

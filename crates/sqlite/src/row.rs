@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shardwell_core::{
-    Checkpoint, CheckpointState, HashKeyRange, LeaderLock, Lease, LeaseKey, PendingCheckpoint, ShardId, StreamIdentity,
+    Checkpoint, CheckpointState, FleetSettings, HashKeyRange, Heartbeat, LeaderLock, Lease, LeaseKey, PendingCheckpoint, ShardId, StreamIdentity,
     Timestamp, WorkerId, WorkerMetrics, WriteToken,
 };
 use sqlx::Row;
@@ -99,6 +99,11 @@ pub(crate) fn worker_metrics(row: &SqliteRow) -> Result<WorkerMetrics, Failure> 
     metrics.operating_range = from_json(row.try_get("operating_range")?)?;
     metrics.support_code = row.try_get("support_code")?;
     metrics.support_heartbeat = seconds(row.try_get("support_heartbeat_seconds")?);
+    let (incarnation, beat): (Option<i64>, Option<i64>) = (row.try_get("incarnation")?, row.try_get("beat")?);
+    metrics.heartbeat = incarnation.zip(beat).map(|(incarnation, beat)| Heartbeat {
+        incarnation: incarnation.cast_unsigned(),
+        beat: beat.cast_unsigned(),
+    });
     Ok(metrics)
 }
 
@@ -117,7 +122,26 @@ pub(crate) fn leader_lock(row: &SqliteRow) -> Result<LeaderLock, Failure> {
         duration: Duration::from_nanos(unsigned(row.try_get("duration_nanos")?)?),
         version: row.try_get("version")?,
         released: row.try_get("released")?,
+        standbys: workers(row.try_get("standbys")?)?,
     })
+}
+
+/// The settings of a fleet, from the columns of their table.
+pub(crate) fn fleet_settings(row: &SqliteRow) -> Result<FleetSettings, Failure> {
+    let mut settings = FleetSettings::new(Duration::from_nanos(unsigned(row.try_get("lease_duration_nanos")?)?));
+    settings.draining = workers(row.try_get("draining")?)?;
+    Ok(settings)
+}
+
+fn workers<C: FromIterator<WorkerId>>(json: &str) -> Result<C, Failure> {
+    let ids: Vec<String> = from_json(json)?;
+    Ok(ids.into_iter().map(WorkerId::from).collect())
+}
+
+/// Workers as they are stored.
+pub(crate) fn workers_to_json<'a>(workers: impl IntoIterator<Item = &'a WorkerId>) -> Result<String, Failure> {
+    let ids: Vec<&str> = workers.into_iter().map(WorkerId::as_str).collect();
+    to_json(&ids)
 }
 
 /// A stream's identity, from the columns of its table.

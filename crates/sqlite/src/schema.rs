@@ -37,7 +37,10 @@ pub(crate) static LEASES: Schema = Schema {
     in_memory: "MemoryLeaseStore",
     synchronous: SqliteSynchronous::Normal,
     migrations_table: "shardwell_migrations",
-    migrations: &[("lease table", include_str!("../migrations/0001_lease_table.sql"))],
+    migrations: &[
+        ("lease table", include_str!("../migrations/0001_lease_table.sql")),
+        ("fleet", include_str!("../migrations/0002_fleet.sql")),
+    ],
     applied: sql::APPLIED_MIGRATIONS,
     shape: &sql::SHAPE,
     try_to_write: sql::TRY_TO_WRITE,

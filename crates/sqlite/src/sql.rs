@@ -14,7 +14,8 @@ macro_rules! lease_columns {
 
 macro_rules! worker_columns {
     () => {
-        "worker_id, last_update_seconds, samples, operating_range, support_code, support_heartbeat_seconds"
+        "worker_id, last_update_seconds, samples, operating_range, support_code, support_heartbeat_seconds, incarnation, \
+         beat"
     };
 }
 
@@ -79,10 +80,14 @@ pub(crate) const UPDATE_HASH_KEYS: &str = concat!(
 pub(crate) const DELETE_LEASE: &str = "DELETE FROM shardwell_leases WHERE application = ?1 AND lease_key = ?2";
 
 pub(crate) const PUT_WORKER: &str = concat!(
-    "INSERT OR REPLACE INTO shardwell_workers (application, ",
+    "INSERT INTO shardwell_workers (application, ",
     worker_columns!(),
-    ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+    ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO UPDATE SET last_update_seconds = ?3, samples = ?4, \
+     operating_range = ?5, support_code = ?6, support_heartbeat_seconds = ?7, beat = ?9 WHERE incarnation IS ?8"
 );
+
+pub(crate) const WORKER: &str =
+    concat!("SELECT ", worker_columns!(), " FROM shardwell_workers WHERE application = ?1 AND worker_id = ?2");
 
 pub(crate) const WORKERS: &str =
     concat!("SELECT ", worker_columns!(), " FROM shardwell_workers WHERE application = ?1 ORDER BY worker_id");
@@ -91,23 +96,23 @@ pub(crate) const DELETE_WORKER: &str =
     "DELETE FROM shardwell_workers WHERE application = ?1 AND worker_id = ?2 AND last_update_seconds = ?3";
 
 pub(crate) const LEADER: &str =
-    "SELECT owner, duration_nanos, version, released FROM shardwell_leaders WHERE application = ?1";
+    "SELECT owner, duration_nanos, version, released, standbys FROM shardwell_leaders WHERE application = ?1";
 
 pub(crate) const TAKE_LEADER: &str = "INSERT INTO shardwell_leaders (application, owner, duration_nanos, version, \
-     released) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
+     released, standbys) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING";
 
 pub(crate) const REPLACE_LEADER: &str = "UPDATE shardwell_leaders SET owner = ?2, duration_nanos = ?3, version = ?4, \
-     released = ?5 WHERE application = ?1 AND version = ?6";
+     released = ?5, standbys = ?6 WHERE application = ?1 AND version = ?7";
 
 pub(crate) const DELETE_LEADER: &str = "DELETE FROM shardwell_leaders WHERE application = ?1 AND version = ?2";
 
-pub(crate) const SETTINGS: &str = "SELECT lease_duration_nanos FROM shardwell_fleets WHERE application = ?1";
+pub(crate) const SETTINGS: &str = "SELECT lease_duration_nanos, draining FROM shardwell_fleets WHERE application = ?1";
 
 pub(crate) const CREATE_SETTINGS: &str =
-    "INSERT INTO shardwell_fleets (application, lease_duration_nanos) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+    "INSERT INTO shardwell_fleets (application, lease_duration_nanos, draining) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
 
-pub(crate) const REPLACE_SETTINGS: &str =
-    "UPDATE shardwell_fleets SET lease_duration_nanos = ?2 WHERE application = ?1 AND lease_duration_nanos = ?3";
+pub(crate) const REPLACE_SETTINGS: &str = "UPDATE shardwell_fleets SET lease_duration_nanos = ?2, draining = ?3 \
+     WHERE application = ?1 AND lease_duration_nanos = ?4 AND draining = ?5";
 
 pub(crate) const STREAM: &str =
     "SELECT name, arn, created_at_millis FROM shardwell_streams WHERE application = ?1 AND name = ?2";
@@ -137,8 +142,8 @@ pub(crate) const TRY_TO_WRITE: &str = "DELETE FROM shardwell_fleets WHERE applic
 pub(crate) const SHAPE: [&str; 5] = [
     concat!("SELECT application, ", lease_columns!(), " FROM shardwell_leases LIMIT 0"),
     concat!("SELECT application, ", worker_columns!(), " FROM shardwell_workers LIMIT 0"),
-    "SELECT application, owner, duration_nanos, version, released FROM shardwell_leaders LIMIT 0",
-    "SELECT application, lease_duration_nanos FROM shardwell_fleets LIMIT 0",
+    "SELECT application, owner, duration_nanos, version, released, standbys FROM shardwell_leaders LIMIT 0",
+    "SELECT application, lease_duration_nanos, draining FROM shardwell_fleets LIMIT 0",
     "SELECT application, name, arn, created_at_millis FROM shardwell_streams LIMIT 0",
 ];
 

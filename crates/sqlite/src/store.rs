@@ -9,7 +9,8 @@ use futures_util::future::FutureExt;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use shardwell_core::{
     Assignment, Conditional, Created, Eviction, FleetSettings, HandoffStart, LeaderLock, Lease, LeaseKey, LeaseListing,
-    LeaseMeta, LeaseStore, Renewal, Renewed, StoreError, StreamIdentity, WorkerId, WorkerMetrics, async_trait,
+    LeaseMeta, LeaseStore, MetricsWrite, Renewal, Renewed, StoreError, StreamIdentity, WorkerId, WorkerMetrics,
+    async_trait,
 };
 use sqlx::Sqlite;
 use sqlx::query::Query;
@@ -314,7 +315,8 @@ impl LeaseStore for SqliteLeaseStore {
         self.execute("deleting a lease", Ok(query)).await.map(drop)
     }
 
-    async fn put_worker_metrics(&self, metrics: &WorkerMetrics) -> Result<(), StoreError> {
+    async fn put_worker_metrics(&self, metrics: &WorkerMetrics) -> Result<MetricsWrite, StoreError> {
+        let heartbeat = metrics.heartbeat;
         let bind = || {
             Ok(self
                 .query(sql::PUT_WORKER)
@@ -323,9 +325,21 @@ impl LeaseStore for SqliteLeaseStore {
                 .bind(row::metrics_to_json(&metrics.samples)?)
                 .bind(row::metrics_to_json(&metrics.operating_range)?)
                 .bind(metrics.support_code)
-                .bind(metrics.support_heartbeat.as_millis().div_euclid(1000)))
+                .bind(metrics.support_heartbeat.as_millis().div_euclid(1000))
+                .bind(heartbeat.map(|heartbeat| heartbeat.incarnation.cast_signed()))
+                .bind(heartbeat.map(|heartbeat| heartbeat.beat.cast_signed())))
         };
-        self.execute("writing a worker's metrics", bind()).await.map(drop)
+        // What refused the write may be gone when it is looked for: then it is written again.
+        loop {
+            if self.execute("writing a worker's metrics", bind()).await? == 1 {
+                return Ok(MetricsWrite::Written);
+            }
+            let query = self.query(sql::WORKER).bind(metrics.worker.as_str());
+            let foreign = self.read_one("reading a worker's metrics", query, row::worker_metrics).await?;
+            if let Some(foreign) = foreign.filter(|foreign| !metrics.may_replace(foreign)) {
+                return Ok(MetricsWrite::Foreign(foreign));
+            }
+        }
     }
 
     async fn worker_metrics(&self) -> Result<Vec<WorkerMetrics>, StoreError> {
@@ -345,7 +359,8 @@ impl LeaseStore for SqliteLeaseStore {
     async fn swap_leader_lock(&self, seen: Option<&str>, lock: Option<&LeaderLock>) -> Result<bool, StoreError> {
         let fill = |statement, lock: &LeaderLock| {
             let query = self.query(statement).bind(lock.owner.to_string()).bind(row::nanos(lock.duration)?);
-            Ok(query.bind(lock.version.clone()).bind(lock.released))
+            let query = query.bind(lock.version.clone()).bind(lock.released);
+            Ok(query.bind(row::workers_to_json(&lock.standbys)?))
         };
         let query = match (seen, lock) {
             (None, None) => return Ok(self.leader_lock().await?.is_none()),
@@ -357,11 +372,7 @@ impl LeaseStore for SqliteLeaseStore {
     }
 
     async fn fleet_settings(&self) -> Result<Option<FleetSettings>, StoreError> {
-        let settings = |row: &sqlx::sqlite::SqliteRow| {
-            let nanos = row::unsigned(sqlx::Row::try_get(row, "lease_duration_nanos")?)?;
-            Ok(FleetSettings::new(Duration::from_nanos(nanos)))
-        };
-        self.read_one("reading the fleet's settings", self.query(sql::SETTINGS), settings).await
+        self.read_one("reading the fleet's settings", self.query(sql::SETTINGS), row::fleet_settings).await
     }
 
     async fn swap_fleet_settings(
@@ -370,14 +381,17 @@ impl LeaseStore for SqliteLeaseStore {
         settings: &FleetSettings,
     ) -> Result<bool, StoreError> {
         let bind = || {
-            let lease_duration = row::nanos(settings.lease_duration)?;
-            Ok(match seen {
-                None => self.query(sql::CREATE_SETTINGS).bind(lease_duration),
+            let fill = |statement, settings: &FleetSettings| {
+                let query = self.query(statement).bind(row::nanos(settings.lease_duration)?);
+                Ok(query.bind(row::workers_to_json(&settings.draining)?))
+            };
+            match seen {
+                None => fill(sql::CREATE_SETTINGS, settings),
                 Some(seen) => {
-                    let seen = row::nanos(seen.lease_duration)?;
-                    self.query(sql::REPLACE_SETTINGS).bind(lease_duration).bind(seen)
+                    let query = fill(sql::REPLACE_SETTINGS, settings)?.bind(row::nanos(seen.lease_duration)?);
+                    Ok(query.bind(row::workers_to_json(&seen.draining)?))
                 }
-            })
+            }
         };
         Ok(self.execute("writing the fleet's settings", bind()).await? == 1)
     }

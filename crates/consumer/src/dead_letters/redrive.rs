@@ -56,7 +56,7 @@ async fn redrive_some(shared: &Shared) -> Result<usize, SinkError> {
     let now = shared.env.timestamp();
     let claim = Claim {
         application: shared.application.clone(),
-        stream: shared.stream.to_string(),
+        stream: shared.stream.name(),
         worker: shared.worker.clone(),
         now,
         until: now.plus(CLAIM_TIME),
@@ -100,7 +100,7 @@ async fn redrive(
     let host = hosts.entry(letter.letter.shard.clone()).or_insert_with(|| {
         let lane = LaneContext {
             application: shared.application.clone(),
-            stream: shared.stream.to_string(),
+            stream: shared.stream.name(),
             shard: letter.letter.shard.clone(),
             lane: letter.letter.lane,
             redrive: true,

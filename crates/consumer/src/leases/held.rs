@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::CheckpointMode;
 use crate::lock::lock;
 use crate::records::watermark::Progress;
+use crate::worker::ConsumedStream;
 use crate::worker::status::Activity;
 
 /// How the consumer of a held lease is to stop.
@@ -22,9 +23,10 @@ pub(crate) enum Stop {
     Lost,
 }
 
-/// A lease from the moment it was taken until it is released, finished or lost.
+/// A lease from the moment it was taken up until it is handed over, finished or lost.
 #[derive(Debug)]
 pub(crate) struct HeldLease {
+    stream: Arc<ConsumedStream>,
     key: LeaseKey,
     shard: ShardId,
     /// What the records' side has done, and what is stored of it.
@@ -48,8 +50,9 @@ struct Term {
 }
 
 impl HeldLease {
-    /// A lease that was taken with a write that started at `attempt` and left the row `image`.
+    /// A lease that was taken up with a write that started at `attempt` and left the row `image`.
     pub(crate) fn new(
+        stream: Arc<ConsumedStream>,
         image: Lease,
         attempt: Monotonic,
         timing: LeaseTiming,
@@ -57,6 +60,7 @@ impl HeldLease {
         now: Monotonic,
     ) -> Self {
         Self {
+            stream,
             key: image.key.clone(),
             shard: image.shard.clone(),
             progress: Progress::new(mode, &image, now),
@@ -69,6 +73,11 @@ impl HeldLease {
             }),
             stop: watch::Sender::new(None),
         }
+    }
+
+    /// The stream of the shard.
+    pub(crate) const fn stream(&self) -> &Arc<ConsumedStream> {
+        &self.stream
     }
 
     pub(crate) const fn key(&self) -> &LeaseKey {
@@ -184,6 +193,10 @@ impl HeldLeases {
 
     pub(crate) fn all(&self) -> Vec<Arc<HeldLease>> {
         lock(&self.0).values().cloned().collect()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.0).is_empty()
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -1,26 +1,35 @@
 //! The way of a lease.
 //!
 //! ```text
-//!  prepare ──► sync ──► claim ──► hold ──► finish / release
-//!  (table,     (list    (free or   │ ▲
-//!   identity)   shards,  expired)   │ │ checkpoint
-//!               create             ▼ │
-//!               leases)           renew (once per lease and period)
+//!  leader:        lead ──► sync (shards ⇒ leases) ──► plan ──► assign / start handoff
+//!  every worker:  prepare ──► register ──► discover ──► hold ──► hand over / finish / lose ──► stop
+//!                 (table,     (in the      (what I      │ ▲
+//!                  identity)   plan)        was given)  │ │ checkpoint
+//!                                                       ▼ │
+//!                                                      renew (once per lease and period)
 //! ```
 //!
 //! All of it runs at [`Place::Coordination`](shardwell_core::Place::Coordination), on its own thread with its own
 //! connections; the consumer of each held lease runs at `Place::Pipeline`, and they meet in [`HeldLease`].
 
-mod claim;
+mod discover;
+mod hand_over;
 mod held;
 mod hold;
+mod lead;
 mod prepare;
+mod register;
 mod renew;
+mod roster;
+mod stop;
 mod sync;
 
-pub(crate) use claim::run as claim;
+pub(crate) use discover::run as discover;
+pub(crate) use hand_over::flush;
 pub(crate) use held::{HeldLease, HeldLeases, Stop};
-pub(crate) use hold::flush;
+pub(crate) use lead::run as lead;
 pub(crate) use prepare::{may_pass, prepare};
+pub(crate) use register::{Registration, first as register_first, run as register};
 pub(crate) use renew::{Flush, LeaseGone, run as renew};
-pub(crate) use sync::{once as sync_once, run as sync};
+pub(crate) use roster::Roster;
+pub(crate) use sync::run as sync;

@@ -22,11 +22,11 @@ pub(crate) async fn prepare(shared: &Arc<Shared>) -> Result<(), WorkerError> {
 /// The stream's description, once it can be read.
 async fn active_stream(shared: &Shared) -> Result<StreamDescription, WorkerError> {
     loop {
-        let description = shared.stream_control.describe().await.map_err(WorkerError::Stream)?;
+        let description = shared.stream.control.describe().await.map_err(WorkerError::Stream)?;
         match description.status {
             StreamStatus::Active | StreamStatus::Updating => return Ok(description),
             StreamStatus::Creating => {
-                info!(stream = %shared.stream, "the stream is being created; waiting for it");
+                info!(stream = %shared.stream.name(), "the stream is being created; waiting for it");
                 shared.env.sleep(shared.settings.discovery_interval).await;
             }
             StreamStatus::Deleting => {
@@ -38,7 +38,7 @@ async fn active_stream(shared: &Shared) -> Result<StreamDescription, WorkerError
 
 /// Checks that the stream is the one that the leases belong to, and remembers what it promises.
 pub(crate) async fn recognize(shared: &Shared, description: &StreamDescription) -> Result<(), WorkerError> {
-    shared.set_promises(description);
+    shared.stream.set_promises(description);
     let present = &description.identity;
     let known = shared.bounded(shared.store.stream_identity(&present.name)).await.map_err(WorkerError::Store)?;
     let known = match known {
@@ -74,7 +74,7 @@ async fn agree(shared: &Shared) -> Result<(), WorkerError> {
     let ours = FleetSettings::new(shared.timing.duration());
     loop {
         let theirs = match shared.bounded(shared.store.fleet_settings()).await.map_err(WorkerError::Store)? {
-            Some(theirs) if theirs == ours => return Ok(()),
+            Some(theirs) if theirs.lease_duration == ours.lease_duration => return Ok(()),
             theirs => theirs,
         };
         if let Some(theirs) = &theirs {
@@ -124,6 +124,7 @@ pub(crate) fn may_pass(error: &WorkerError) -> bool {
         | WorkerError::StreamRecreated { .. }
         | WorkerError::StreamDeleted { .. }
         | WorkerError::LeaseDurationMismatch { .. }
+        | WorkerError::DuplicateWorkerId { .. }
         | WorkerError::DataLoss(_)
         | WorkerError::Undecodable { .. }
         | WorkerError::FuseBlown { .. }

@@ -113,9 +113,9 @@ async fn renew(shared: &Shared, due: &[Arc<HeldLease>]) {
     let Some(trusted_until) = due.iter().map(|lease| lease.trusted_until()).min() else { return };
     let deadline = trusted_until.min(started.plus(shared.timing.renew_interval()));
 
-    let refresh = shared.retention() / TIP_REFRESHES_PER_RETENTION;
     let token = || WriteToken::new(shared.env.random());
-    let renewals = due.iter().map(|lease| lease.renewal(started, token(), refresh)).collect();
+    let refresh = |lease: &HeldLease| lease.stream().retention() / TIP_REFRESHES_PER_RETENTION;
+    let renewals = due.iter().map(|lease| lease.renewal(started, token(), refresh(lease))).collect();
     let mut unanswered: BTreeMap<_, _> = due.iter().map(|lease| (lease.key().clone(), lease)).collect();
     let mut answers = shared.store.renew(&shared.worker, renewals);
     while let Ok(Some(Renewed { key, outcome })) = shared.env.deadline(deadline, answers.next()).await {
@@ -142,7 +142,7 @@ fn apply(shared: &Shared, lease: &Arc<HeldLease>, outcome: RenewOutcome, started
             let handoff = row.handoff_requested();
             lease.renewed(row, started, shared.timing, now);
             if handoff {
-                lease.tell(Stop::Drain { deadline: now.plus(shared.settings.shutdown_deadline) });
+                lease.tell(Stop::Drain { deadline: now.plus(shared.settings.handoff_deadline) });
             }
         }
         RenewOutcome::Lost(row) => {

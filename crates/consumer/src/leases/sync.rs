@@ -1,9 +1,10 @@
-//! Syncing: every shard of the stream gets its lease, and leases of no use go.
+//! Syncing: every shard of the stream gets its lease, and leases of no use go. The leader's work; every worker looks who the
+//! stream is.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use shardwell_core::leasing::{covers_every_hash_key, first_leases, missing_leases, removable};
+use shardwell_core::leasing::{cover_every_hash_key, first_leases, missing_leases, removable};
 use shardwell_core::{Created, EnvExt, Lease, Shard, ShardFilter, ShardId, StreamErrorKind};
 use tracing::{debug, info, warn};
 
@@ -11,7 +12,7 @@ use super::prepare;
 use crate::causes::with_causes;
 use crate::worker::{Phase, Shared, WorkerError};
 
-/// Syncs now and then for as long as the worker runs, and whenever a shard has ended.
+/// Syncs now and then for as long as the worker runs, and whenever there is a reason.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut phase = shared.phase.subscribe();
     loop {
@@ -33,10 +34,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// A sync with a look at who the stream is now.
+/// A look at who the stream is now, and on the leader a sync.
 async fn again(shared: &Arc<Shared>) -> Result<(), WorkerError> {
-    let description = shared.stream_control.describe().await.map_err(|error| match error.kind() {
-        StreamErrorKind::NotFound => WorkerError::StreamDeleted { stream: shared.stream.to_string() },
+    let description = shared.stream.control.describe().await.map_err(|error| match error.kind() {
+        StreamErrorKind::NotFound => WorkerError::StreamDeleted { stream: shared.stream.name() },
         StreamErrorKind::Throttled
         | StreamErrorKind::Timeout
         | StreamErrorKind::Unavailable
@@ -44,11 +45,11 @@ async fn again(shared: &Arc<Shared>) -> Result<(), WorkerError> {
         | StreamErrorKind::Invalid => WorkerError::Stream(error),
     })?;
     prepare::recognize(shared, &description).await?;
-    once(shared).await
+    if *shared.leads.borrow() { once(shared).await } else { Ok(()) }
 }
 
 /// Creates the leases that are missing, and removes those that may go.
-pub(crate) async fn once(shared: &Arc<Shared>) -> Result<(), WorkerError> {
+async fn once(shared: &Arc<Shared>) -> Result<(), WorkerError> {
     let leases = shared.bounded(shared.store.leases()).await.map_err(WorkerError::Store)?.leases;
     let position = shared.settings.initial_position;
     let wanted = if leases.is_empty() {
@@ -65,7 +66,7 @@ pub(crate) async fn once(shared: &Arc<Shared>) -> Result<(), WorkerError> {
     }
     if created > 0 {
         info!(created, "leases created");
-        shared.claim_now.notify_one();
+        shared.plan_now.notify_one();
     }
     Ok(())
 }
@@ -77,7 +78,7 @@ const LISTING_ATTEMPTS: u32 = 3;
 async fn open_shards(shared: &Shared) -> Result<Vec<Shard>, WorkerError> {
     for _ in 1..LISTING_ATTEMPTS {
         let shards = list(shared, shared.settings.initial_position.shard_filter()).await?;
-        if covers_every_hash_key(&shards) {
+        if cover_every_hash_key(shards.iter().map(|shard| shard.hash_key_range)) {
             return Ok(shards);
         }
         debug!("the listing of shards has a hole; asking again");
@@ -88,7 +89,7 @@ async fn open_shards(shared: &Shared) -> Result<Vec<Shard>, WorkerError> {
 }
 
 async fn list(shared: &Shared, filter: ShardFilter) -> Result<Vec<Shard>, WorkerError> {
-    shared.stream_control.list_shards(filter).await.map_err(WorkerError::Stream)
+    shared.stream.control.list_shards(filter).await.map_err(WorkerError::Stream)
 }
 
 async fn clean_up(shared: &Shared, leases: &[Lease], shards: &[Shard]) -> Result<(), WorkerError> {

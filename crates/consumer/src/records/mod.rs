@@ -84,7 +84,7 @@ enum Trust {
 async fn consume_from(shared: &Arc<Shared>, lease: &Arc<HeldLease>, trust: Trust) -> ConsumerEnd {
     let context = LaneContext {
         application: shared.application.clone(),
-        stream: shared.stream.to_string(),
+        stream: lease.stream().name(),
         shard: lease.shard().clone(),
         lane: 0,
         redrive: false,

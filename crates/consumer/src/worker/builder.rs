@@ -8,6 +8,7 @@ use shardwell_core::aggregation::RangePolicy;
 use shardwell_core::dead_letter::DeadLetterSink;
 use shardwell_core::delivery::DeliveryPolicy;
 use shardwell_core::leasing::InitialPosition;
+use shardwell_core::leasing::plan::PlanStrategy;
 use shardwell_core::{Env, LeaseStore, Stream, SystemEnv, UserRecord, WorkerId};
 
 use super::settings::Settings;
@@ -97,15 +98,58 @@ impl WorkerBuilder {
         self
     }
 
-    /// How often to look for leases that became free. Default: 1 s. What this worker itself makes free is seen at once.
-    /// Too short costs reads of the table; too long delays takeovers.
+    /// How often to look for leases that this worker was given. Default: 1 s (the KCL's: 10 s). What this worker itself
+    /// plans is seen at once. Too short costs reads of the table; too long delays every move of a lease.
     pub fn discovery_interval(mut self, interval: Duration) -> Self {
         self.settings.discovery_interval = interval;
         self
     }
 
-    /// How often to compare the stream's shards with the leases. Default: 60 s; also at start and at the end of each
-    /// shard. Too short costs calls to the stream; too long delays the removal of old leases and the notice that a stream
+    /// How often the leader plans who should have which lease. Default: 2 s (the KCL's: 20 s), and more seldom where that
+    /// would cost more than [`planning_read_units`](Self::planning_read_units). Too short costs reads of the whole table;
+    /// too long leaves the shards of a crashed worker waiting.
+    pub fn planning_interval(mut self, interval: Duration) -> Self {
+        self.settings.planning_interval = interval;
+        self
+    }
+
+    /// How many DynamoDB read units a second planning may cost, each of the leader and its two standbys. Default: 50. Up to
+    /// some 1,600 leases fit into that every 2 s; a larger table is planned more seldom, every 20 s at least.
+    pub fn planning_read_units(mut self, units_per_second: f64) -> Self {
+        self.settings.planning_read_units = units_per_second;
+        self
+    }
+
+    /// What makes up a worker's load when leases are spread. Default: throughput and CPU. The leader's setting counts.
+    pub fn plan_strategy(mut self, strategy: PlanStrategy) -> Self {
+        self.settings.plan.strategy = strategy;
+        self
+    }
+
+    /// How many leases a worker is given at most (the KCL's `maxLeasesForWorker`). Default: any number. The leader's setting
+    /// counts; what nobody has room for waits, and is told by the metric `shardwell_leases_without_room`.
+    pub fn max_leases_for_worker(mut self, leases: usize) -> Self {
+        self.settings.plan.max_leases_for_worker = leases;
+        self
+    }
+
+    /// From which CPU utilisation of its machine on, in percent, this worker is given no more leases while others have room.
+    /// Default: 80. Where it cannot be read, it is ignored.
+    pub fn max_cpu_percent(mut self, percent: f64) -> Self {
+        self.settings.max_cpu_percent = percent;
+        self
+    }
+
+    /// How long running batches may take to finish when a lease is handed over to another worker. Default: 30 s, as in the
+    /// KCL. A batch that runs longer is abandoned and delivered again by the other worker. The same for all workers of an
+    /// application: the leader takes a lease away that is not handed over a lease duration later.
+    pub fn handoff_deadline(mut self, deadline: Duration) -> Self {
+        self.settings.handoff_deadline = deadline;
+        self
+    }
+
+    /// How often the leader compares the stream's shards with the leases. Default: 60 s; also when it begins to lead, at the
+    /// end of its shards, and when hash keys are found that no lease covers. Too short costs calls to the stream; too long delays the removal of old leases and the notice that a stream
     /// was deleted.
     pub fn shard_sync_interval(mut self, interval: Duration) -> Self {
         self.settings.shard_sync_interval = interval;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shardwell_core::aggregation::Malformed;
 use shardwell_core::dead_letter::SinkError;
-use shardwell_core::{Checkpoint, SequenceNumber, ShardId, StoreError, StreamError, Timestamp};
+use shardwell_core::{Checkpoint, SequenceNumber, ShardId, StoreError, StreamError, Timestamp, WorkerId};
 
 /// Why a worker could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +74,17 @@ pub enum WorkerError {
         ours: Duration,
         /// The other workers' setting.
         theirs: Duration,
+    },
+    /// Another process that is alive has this worker's id. Nothing of what it has was touched.
+    #[error(
+        "another process works for application `{application}` as worker `{worker}`; give every process an id of its own, \
+         or leave the choice to shardwell"
+    )]
+    DuplicateWorkerId {
+        /// The id.
+        worker: WorkerId,
+        /// The application.
+        application: String,
     },
     /// Records were trimmed before they were read, and the worker is set to stop then.
     #[error("{0}")]

@@ -6,23 +6,25 @@ mod handle;
 mod settings;
 mod shared;
 pub(crate) mod status;
+mod streams;
 
 use std::future::Future;
 use std::sync::Arc;
 
-use shardwell_core::{EnvExt, Place, RetryPolicy, Task};
+use shardwell_core::{EnvExt, Place, RetryPolicy, Task, TaskError};
 use tokio::sync::mpsc;
 use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::causes::with_causes;
 use crate::dead_letters;
-use crate::leases::{self, Flush};
+use crate::leases::{self, Flush, Registration};
 
 pub use builder::WorkerBuilder;
 pub use error::{BuildError, DataLoss, WorkerError};
 pub use handle::WorkerHandle;
 pub use settings::OnDataLoss;
 pub(crate) use shared::{Phase, Shared};
+pub(crate) use streams::ConsumedStream;
 pub use status::{ShardState, ShardStatus, WorkerPhase, WorkerStatus};
 
 /// A consumer of one stream for one application. Run as many, in as many processes, as there is work for; they share
@@ -86,19 +88,29 @@ impl Worker {
 
 /// The life of a worker, on the coordination's thread.
 async fn coordinate(shared: Arc<Shared>, flushes: mpsc::UnboundedReceiver<Flush>) -> Result<(), WorkerError> {
-    start(&shared).await?;
-    if !shared.started() {
-        return Ok(());
-    }
-    info!(stream = %shared.stream, leases = %shared.store, "worker started");
+    let mut registration = Registration::new(&shared);
+    start(&shared, &mut registration).await?;
+    // If it was told to stop meanwhile, all that follows is in order, and ends at once.
+    shared.started();
+    info!(stream = %shared.stream.name(), leases = %shared.store, "worker started");
     let renewer = shared.env.spawn(Place::Coordination, leases::renew(shared.clone(), flushes).in_current_span());
     let redriver = shared.env.spawn(Place::Pipeline, dead_letters::redrive(shared.clone()).in_current_span());
     let syncer = shared.env.spawn(Place::Coordination, leases::sync(shared.clone()).in_current_span());
+    let registrar =
+        shared.env.spawn(Place::Coordination, leases::register(shared.clone(), registration).in_current_span());
+    let mut leader = shared.env.spawn(Place::Coordination, leases::lead(shared.clone()).in_current_span());
     tokio::select! {
         biased;
-        () = leases::claim(shared.clone()) => finish_redriving(&shared, redriver).await,
+        () = leases::discover(shared.clone()) => finish_redriving(&shared, redriver).await,
         error = broken(renewer, "the task that renews leases") => return Err(error),
         error = broken(syncer, "the task that syncs shards and leases") => return Err(error),
+        error = broken(registrar, "the task that registers the worker") => return Err(error),
+        error = broken(&mut leader, "the task that leads") => return Err(error),
+    }
+    shared.handed_over.send_replace(true);
+    let deadline = shared.env.now().plus(shared.timing.duration());
+    if shared.env.deadline(deadline, leader).await.is_err() {
+        warn!("the lead could not be given up in time; it will expire");
     }
     info!("worker stopped");
     shared.take_failure().map_or(Ok(()), Err)
@@ -116,7 +128,7 @@ async fn finish_redriving(shared: &Shared, redriver: Task<()>) {
 }
 
 /// Ready when a task broke down; never, if it just ended.
-async fn broken(task: Task<()>, what: &str) -> WorkerError {
+async fn broken(task: impl Future<Output = Result<(), TaskError>> + Send, what: &str) -> WorkerError {
     match task.await {
         Ok(()) => std::future::pending().await,
         Err(error) => {
@@ -126,8 +138,8 @@ async fn broken(task: Task<()>, what: &str) -> WorkerError {
     }
 }
 
-/// Makes everything ready, and tries again while that may help.
-async fn start(shared: &Arc<Shared>) -> Result<(), WorkerError> {
+/// Makes everything ready and registers, and tries again while that may help; until it is told to stop.
+async fn start(shared: &Arc<Shared>, registration: &mut Registration) -> Result<(), WorkerError> {
     let deadline = shared.env.now().plus(shared.settings.startup_deadline);
     let retry = RetryPolicy::default().with_cap(std::time::Duration::from_secs(5));
     let mut stopping = shared.phase.subscribe();
@@ -136,7 +148,7 @@ async fn start(shared: &Arc<Shared>) -> Result<(), WorkerError> {
         let attempt = async {
             shared.dead_letters.prepare().await.map_err(WorkerError::DeadLetters)?;
             leases::prepare(shared).await?;
-            leases::sync_once(shared).await
+            leases::register_first(shared, registration).await
         };
         let attempt_and_pause = async {
             let result = shared.env.deadline(deadline, attempt).await;

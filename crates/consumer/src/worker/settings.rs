@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use shardwell_core::aggregation::RangePolicy;
 use shardwell_core::delivery::DeliveryPolicy;
+use shardwell_core::leasing::plan::{Patience, PlanSettings};
 use shardwell_core::leasing::{InitialPosition, LeaseTiming};
 
 use crate::CheckpointMode;
@@ -28,6 +29,13 @@ pub(crate) struct Settings {
     pub(crate) on_data_loss: OnDataLoss,
     pub(crate) lease_duration: Duration,
     pub(crate) discovery_interval: Duration,
+    pub(crate) planning_interval: Duration,
+    /// DynamoDB read units per second that planning may cost.
+    pub(crate) planning_read_units: f64,
+    pub(crate) plan: PlanSettings,
+    /// The upper end of the operating range, in percent.
+    pub(crate) max_cpu_percent: f64,
+    pub(crate) handoff_deadline: Duration,
     pub(crate) shard_sync_interval: Duration,
     pub(crate) shutdown_deadline: Duration,
     pub(crate) startup_deadline: Duration,
@@ -48,6 +56,11 @@ impl Default for Settings {
             on_data_loss: OnDataLoss::Continue,
             lease_duration: Duration::from_secs(10),
             discovery_interval: Duration::from_secs(1),
+            planning_interval: Duration::from_secs(2),
+            planning_read_units: 50.0,
+            plan: PlanSettings::default(),
+            max_cpu_percent: 80.0,
+            handoff_deadline: Duration::from_secs(30),
             shard_sync_interval: Duration::from_secs(60),
             shutdown_deadline: Duration::from_secs(30),
             startup_deadline: Duration::from_secs(60),
@@ -69,6 +82,10 @@ impl Settings {
         LeaseTiming::new(self.lease_duration)
     }
 
+    pub(crate) const fn patience(&self) -> Patience {
+        Patience { lease_duration: self.lease_duration, handoff_deadline: self.handoff_deadline }
+    }
+
     /// The first rule that is broken, in words that name the settings.
     pub(crate) fn validate(&self) -> Result<(), String> {
         let rules = [
@@ -79,6 +96,22 @@ impl Settings {
             (
                 !self.discovery_interval.is_zero(),
                 "discovery_interval is zero; it must be at least a few milliseconds".to_owned(),
+            ),
+            (
+                !self.planning_interval.is_zero(),
+                "planning_interval is zero; it must be at least a few milliseconds".to_owned(),
+            ),
+            (
+                self.planning_read_units > 0.0,
+                format!("planning_read_units is {}; it must be above 0", self.planning_read_units),
+            ),
+            (
+                self.plan.max_leases_for_worker > 0,
+                "max_leases_for_worker is 0; the worker could not have any".to_owned(),
+            ),
+            (
+                self.max_cpu_percent > 0.0 && self.max_cpu_percent <= 100.0,
+                format!("max_cpu_percent is {}; it must be above 0 and at most 100", self.max_cpu_percent),
             ),
             (
                 !self.shard_sync_interval.is_zero(),
@@ -116,9 +149,13 @@ mod tests {
     #[test]
     fn the_defaults_are_valid_and_every_rule_can_be_broken() {
         assert_eq!(Settings::default().validate(), Ok(()));
-        let broken: [fn(&mut Settings); 8] = [
+        let broken: [fn(&mut Settings); 12] = [
             |s| s.lease_duration = Duration::from_millis(99),
             |s| s.discovery_interval = Duration::ZERO,
+            |s| s.planning_interval = Duration::ZERO,
+            |s| s.planning_read_units = f64::NAN,
+            |s| s.plan.max_leases_for_worker = 0,
+            |s| s.max_cpu_percent = 100.5,
             |s| s.shard_sync_interval = Duration::ZERO,
             |s| s.max_buffered_bytes = 0,
             |s| s.max_concurrent_batches = 0,

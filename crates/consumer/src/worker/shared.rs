@@ -2,22 +2,22 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use shardwell_core::leasing::LeaseTiming;
 use shardwell_core::{
-    Env, EnvExt, LeaseListing, LeaseStore, Monotonic, ShardId, StoreError, StoreErrorKind, Stream, StreamDescription,
-    WorkerId,
+    Env, EnvExt, LeaseListing, LeaseStore, Monotonic, ShardId, StoreError, StoreErrorKind, Stream, WorkerId,
 };
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::WorkerError;
 use super::settings::Settings;
 use super::status::{WorkerPhase, WorkerStatus, shard_statuses};
+use super::streams::ConsumedStream;
 use crate::dead_letters::DeadLetters;
-use crate::leases::{Flush, HeldLeases};
+use crate::leases::{Flush, HeldLeases, Roster, Stop};
 use crate::lock::lock;
 use crate::processor::ProcessorFactory;
 use crate::records::Filter;
@@ -42,16 +42,15 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) timing: LeaseTiming,
     pub(crate) env: Arc<dyn Env>,
-    /// The stream as the pipeline reads it.
-    pub(crate) stream: Arc<dyn Stream>,
-    /// The stream and the table as the coordination uses them, with connections of their own.
-    pub(crate) stream_control: Arc<dyn Stream>,
+    pub(crate) stream: Arc<ConsumedStream>,
+    /// The table as the coordination uses it, with connections of its own.
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) factory: ProcessorFactory,
     pub(crate) dead_letters: DeadLetters,
     pub(crate) filter: Option<Filter>,
 
     pub(crate) held: HeldLeases,
+    pub(crate) roster: Roster,
     pub(crate) budget: Arc<SharedBudget>,
     /// A permit for each processor call that may run at the same time; first come, first served.
     pub(crate) pool: Arc<Semaphore>,
@@ -60,19 +59,28 @@ pub(crate) struct Shared {
     pub(crate) paused: watch::Sender<bool>,
     /// The renewer waits here for a lease that was taken or let go.
     pub(crate) leases_changed: Notify,
-    /// The claimer waits here for a lease that may have become free.
-    pub(crate) claim_now: Notify,
-    /// The syncer waits here for the end of a shard.
+    /// The discoverer waits here for a lease that this worker was given.
+    pub(crate) discover_now: Notify,
+    /// The leader waits here for a change that is worth a plan.
+    pub(crate) plan_now: Notify,
+    /// The syncer waits here for a reason to compare shards and leases.
     pub(crate) sync_now: Notify,
+    /// Whether this worker leads.
+    pub(crate) leads: watch::Sender<bool>,
+    /// Whether this worker's item is gone from the table, so that nobody gives it anything more.
+    pub(crate) left_plan: watch::Sender<bool>,
+    /// Whether everything that this worker had is handed over.
+    pub(crate) handed_over: watch::Sender<bool>,
     /// Wakes those who wait for readiness.
     pub(crate) readiness: watch::Sender<()>,
     pub(crate) flush: mpsc::UnboundedSender<Flush>,
 
-    claimed: AtomicBool,
-    /// What the stream keeps, in milliseconds.
-    retention_ms: AtomicU64,
-    /// Whether the stream spreads records by itself.
-    automatic_distribution: AtomicBool,
+    /// Whether somebody plans for this worker.
+    in_plan: AtomicBool,
+    /// Whether it was looked for leases since somebody plans for this worker.
+    discovered: AtomicBool,
+    /// Whether the leases are nothing of this worker's any more, so that none is handed over.
+    failed_without_release: AtomicBool,
     /// Why the worker paused by itself.
     paused_because: Mutex<Option<String>>,
     listing: Mutex<LeaseListing>,
@@ -101,28 +109,32 @@ impl Shared {
         let (flush, flushes) = mpsc::unbounded_channel();
         let shared = Self {
             timing: settings.timing(),
-            stream_control: stream.dedicated(),
+            stream: Arc::new(ConsumedStream::new(stream)),
             store: store.dedicated(),
             held: HeldLeases::default(),
+            roster: Roster::default(),
             budget: Arc::new(SharedBudget::new(settings.max_buffered_bytes, application.clone())),
             pool: Arc::new(Semaphore::new(settings.max_concurrent_batches)),
             phase: watch::Sender::new(Phase::Starting),
             paused: watch::Sender::new(false),
             leases_changed: Notify::new(),
-            claim_now: Notify::new(),
+            discover_now: Notify::new(),
+            plan_now: Notify::new(),
             sync_now: Notify::new(),
+            leads: watch::Sender::new(false),
+            left_plan: watch::Sender::new(false),
+            handed_over: watch::Sender::new(false),
             readiness: watch::Sender::new(()),
             flush,
-            claimed: AtomicBool::new(false),
-            retention_ms: AtomicU64::new(u64::MAX),
-            automatic_distribution: AtomicBool::new(false),
+            in_plan: AtomicBool::new(false),
+            discovered: AtomicBool::new(false),
+            failed_without_release: AtomicBool::new(false),
             listing: Mutex::new(LeaseListing::default()),
             failure: Mutex::new(None),
             application,
             worker,
             settings,
             env,
-            stream,
             factory,
             dead_letters,
             filter,
@@ -143,15 +155,15 @@ impl Shared {
         })
     }
 
-    /// Goes from starting to running; answers whether it did, and was not told to stop before.
-    pub(crate) fn started(&self) -> bool {
+    /// Goes from starting to running, unless it was told to stop.
+    pub(crate) fn started(&self) {
         self.phase.send_if_modified(|phase| {
             let starting = *phase == Phase::Starting;
             if starting {
                 *phase = Phase::Running;
             }
             starting
-        })
+        });
     }
 
     /// Tells everything to stop; the first deadline counts.
@@ -178,6 +190,19 @@ impl Shared {
         self.stop();
     }
 
+    /// Stops the worker because its leases are another process's: none is written any more.
+    pub(crate) fn fail_without_release(&self, error: WorkerError) {
+        self.failed_without_release.store(true, Ordering::Release);
+        for lease in self.held.all() {
+            lease.tell(Stop::Lost);
+        }
+        self.fail(error);
+    }
+
+    pub(crate) fn is_failed_without_release(&self) -> bool {
+        self.failed_without_release.load(Ordering::Acquire)
+    }
+
     /// Pauses by itself, until somebody resumes.
     pub(crate) fn pause_because(&self, reason: String) {
         tracing::error!(%reason, "the worker pauses; it goes on when it is resumed");
@@ -202,34 +227,30 @@ impl Shared {
         lock(&self.failure).take()
     }
 
-    /// The first round of claims is over.
-    pub(crate) fn claimed_once(&self) {
-        if !self.claimed.swap(true, Ordering::AcqRel) {
+    /// Somebody plans for this worker now.
+    pub(crate) fn enter_plan(&self) {
+        if !self.in_plan.swap(true, Ordering::AcqRel) {
+            self.discover_now.notify_one();
+        }
+    }
+
+    /// Whether somebody plans for this worker.
+    pub(crate) fn is_in_plan(&self) -> bool {
+        self.in_plan.load(Ordering::Acquire)
+    }
+
+    /// It was looked for leases since somebody plans for this worker.
+    pub(crate) fn discovered(&self) {
+        if !self.discovered.swap(true, Ordering::AcqRel) {
             self.readiness.send_replace(());
         }
     }
 
-    /// Whether the first round of claims is over and every lease held has been opened.
+    /// Whether this worker is in the plan, and has opened every lease that it was given.
     pub(crate) fn is_ready(&self) -> bool {
-        self.claimed.load(Ordering::Acquire)
+        self.discovered.load(Ordering::Acquire)
             && matches!(*self.phase.borrow(), Phase::Running)
             && self.held.all().iter().all(|lease| lease.activity().get().opened)
-    }
-
-    /// Remembers what the stream promises.
-    pub(crate) fn set_promises(&self, stream: &StreamDescription) {
-        let retention = u64::try_from(stream.retention.as_millis()).unwrap_or(u64::MAX);
-        self.retention_ms.store(retention, Ordering::Relaxed);
-        self.automatic_distribution.store(stream.automatic_distribution, Ordering::Relaxed);
-    }
-
-    /// Whether hash keys say nothing about shards.
-    pub(crate) fn automatic_distribution(&self) -> bool {
-        self.automatic_distribution.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn retention(&self) -> Duration {
-        Duration::from_millis(self.retention_ms.load(Ordering::Relaxed))
     }
 
     /// The labels of a metric with a shard.
@@ -255,6 +276,7 @@ impl Shared {
         WorkerStatus {
             worker: self.worker.clone(),
             phase,
+            leads: *self.leads.borrow(),
             shards: shard_statuses(&listing, &self.held, self.env.now()),
             buffered_bytes,
             peak_buffered_bytes,
@@ -269,7 +291,7 @@ impl fmt::Debug for Shared {
         f.debug_struct("Shared")
             .field("application", &self.application)
             .field("worker", &self.worker)
-            .field("stream", &self.stream.to_string())
+            .field("stream", &self.stream.name())
             .field("phase", &*self.phase.borrow())
             .finish_non_exhaustive()
     }

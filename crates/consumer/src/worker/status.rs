@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use shardwell_core::leasing::blocking_parents;
+use shardwell_core::leasing::Unfinished;
 use shardwell_core::{Checkpoint, Lease, LeaseListing, Monotonic, ShardId, WorkerId};
 
 use super::DataLoss;
@@ -18,7 +18,9 @@ pub struct WorkerStatus {
     pub worker: WorkerId,
     /// Where it is in its life.
     pub phase: WorkerPhase,
-    /// Every shard that has a lease, ordered by lease key.
+    /// Whether it leads: it plans who has which lease.
+    pub leads: bool,
+    /// The shards whose leases this worker holds, and on the leader every shard that has a lease; ordered by lease key.
     pub shards: Vec<ShardStatus>,
     /// Bytes of records between fetching and done.
     pub buffered_bytes: usize,
@@ -118,6 +120,7 @@ pub(crate) struct ActivityState {
 pub(crate) enum Fetching {
     #[default]
     Starting,
+    WaitingForParents(Vec<ShardId>),
     Reading,
     WaitingForRoom,
     Paused,
@@ -137,8 +140,9 @@ impl Activity {
 
 impl ActivityState {
     fn not_reading(&self) -> Option<String> {
-        match self.fetching {
+        match &self.fetching {
             Fetching::Reading => None,
+            Fetching::WaitingForParents(parents) => Some(waiting_for(parents)),
             Fetching::Starting => Some("the processor is being initialized, or the shard opened".into()),
             Fetching::WaitingForRoom => Some("what was read before is not done yet, and the buffer is full".into()),
             Fetching::Paused => Some("the worker is paused".into()),
@@ -149,11 +153,12 @@ impl ActivityState {
         }
     }
 
-    const fn state(&self) -> ShardState {
-        match self.fetching {
+    fn state(&self) -> ShardState {
+        match &self.fetching {
+            Fetching::WaitingForParents(parents) if !self.stopping => ShardState::WaitingForParents(parents.clone()),
             _ if self.stopping => ShardState::Stopping,
             _ if self.failures > 0 => ShardState::Retrying,
-            Fetching::Starting => ShardState::Starting,
+            Fetching::Starting | Fetching::WaitingForParents(_) => ShardState::Starting,
             Fetching::Reading
             | Fetching::WaitingForRoom
             | Fetching::Paused
@@ -166,10 +171,11 @@ impl ActivityState {
 /// The status of every shard, from the newest listing of the table and what this worker holds.
 pub(crate) fn shard_statuses(listing: &LeaseListing, held: &HeldLeases, now: Monotonic) -> Vec<ShardStatus> {
     let mut statuses: Vec<ShardStatus> = Vec::new();
+    let unfinished = Unfinished::of(&listing.leases);
     for lease in &listing.leases {
         statuses.push(match held.get(&lease.key) {
             Some(held) => of_held(&held, now),
-            None => of_listed(lease, &listing.leases),
+            None => of_listed(lease, &unfinished),
         });
     }
     for lease in held.all() {
@@ -198,13 +204,18 @@ fn of_held(lease: &HeldLease, now: Monotonic) -> ShardStatus {
     }
 }
 
-fn of_listed(lease: &Lease, all: &[Lease]) -> ShardStatus {
-    let parents: Vec<ShardId> = blocking_parents(lease, all).cloned().collect();
+fn waiting_for(parents: &[ShardId]) -> String {
+    let names = parents.iter().map(ShardId::as_str).collect::<Vec<_>>().join(", ");
+    format!("its parents are not finished: {names}")
+}
+
+fn of_listed(lease: &Lease, unfinished: &Unfinished<'_>) -> ShardStatus {
+    let parents: Vec<ShardId> = unfinished.parents_of(lease).cloned().collect();
     let (state, why) = if lease.is_finished() {
         (ShardState::Finished, "every record of it is done".to_owned())
     } else if !parents.is_empty() {
-        let names = parents.iter().map(ShardId::as_str).collect::<Vec<_>>().join(", ");
-        (ShardState::WaitingForParents(parents), format!("its parents are not finished: {names}"))
+        let why = waiting_for(&parents);
+        (ShardState::WaitingForParents(parents), why)
     } else if let Some(owner) = lease.actual_owner() {
         (ShardState::Elsewhere, format!("worker {owner} has its lease"))
     } else {

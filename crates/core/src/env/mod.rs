@@ -39,6 +39,27 @@ pub trait Env: fmt::Debug + Send + Sync + 'static {
 
     /// 64 random bits.
     fn random(&self) -> u64;
+
+    /// How busy the machine was so far; `None` where it cannot be read. Reads a file or two at most.
+    fn cpu_time(&self) -> Option<CpuTime>;
+}
+
+/// What the processors of a machine, or of the part of it that this process may use, have done since some time in the past.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuTime {
+    /// The time that they were busy.
+    pub busy: Duration,
+    /// The time that they could have been.
+    pub total: Duration,
+}
+
+impl CpuTime {
+    /// The share of the time since `earlier` that they were busy, in percent; `None` if no time has passed.
+    pub fn percent_since(&self, earlier: &Self) -> Option<f64> {
+        let total = self.total.checked_sub(earlier.total)?.as_secs_f64();
+        let busy = self.busy.checked_sub(earlier.busy)?.as_secs_f64();
+        (total > 0.0).then(|| (busy / total * 100.0).clamp(0.0, 100.0))
+    }
 }
 
 /// Where a task runs: what it must never be kept from by another place's tasks.

@@ -21,6 +21,17 @@ pub struct WorkerMetrics {
     pub support_code: u32,
     /// When it last wrote its support code (`slu`). Stored in whole seconds.
     pub support_heartbeat: Timestamp,
+    /// Which process wrote this, and that it is alive: an attribute of our own. `None` for a Java worker.
+    pub heartbeat: Option<Heartbeat>,
+}
+
+/// What tells one process's item from that of another one with the same id, and one write of it from the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// A random number that a process draws once.
+    pub incarnation: u64,
+    /// Rises with every write. Whoever sees it change knows that the worker is alive, without asking any clock.
+    pub beat: u64,
 }
 
 impl WorkerMetrics {
@@ -34,7 +45,14 @@ impl WorkerMetrics {
             operating_range: BTreeMap::new(),
             support_code: 1,
             support_heartbeat: now,
+            heartbeat: None,
         }
+    }
+
+    /// Whether this item may replace one that is there: only a process's own may. Another process has the id otherwise.
+    pub fn may_replace(&self, stored: &Self) -> bool {
+        let incarnation = |metrics: &Self| metrics.heartbeat.map(|heartbeat| heartbeat.incarnation);
+        incarnation(self) == incarnation(stored)
     }
 
     /// The item as a store keeps it and gives it back: the times in whole seconds.

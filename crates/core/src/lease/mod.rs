@@ -14,8 +14,8 @@ use shardwell_aggregation::HashKeyRange;
 use crate::{Checkpoint, CheckpointState, LeaseKey, PendingCheckpoint, ShardId, WorkerId};
 
 pub use error::{StoreError, StoreErrorKind};
-pub use metrics::WorkerMetrics;
-pub use store::{Conditional, Created, LeaseListing, LeaseStore, RenewOutcome, Renewed};
+pub use metrics::{Heartbeat, WorkerMetrics};
+pub use store::{Conditional, Created, LeaseListing, LeaseStore, MetricsWrite, RenewOutcome, Renewed};
 pub use write::{
     Assignment, CheckpointWrite, Eviction, HandoffStart, LeaseMeta, PendingWrite, Renewal, Seen, WriteToken,
 };
@@ -93,6 +93,11 @@ impl Lease {
         self.checkpoint_owner.is_some()
     }
 
+    /// The key of the lease of another shard of the same stream.
+    pub fn key_of(&self, shard: &ShardId) -> LeaseKey {
+        LeaseKey::in_stream(self.stream.as_deref(), shard)
+    }
+
     /// Whether every record of the shard is done.
     pub const fn is_finished(&self) -> bool {
         self.checkpoint.is_shard_end()
@@ -142,6 +147,9 @@ pub struct LeaderLock {
     pub version: String,
     /// Whether it was given up without being deleted.
     pub released: bool,
+    /// The workers that the leader asks to watch the leases too, so that they can take over at once (in the KCL's `data`,
+    /// which a Java worker leaves empty).
+    pub standbys: Vec<WorkerId>,
 }
 
 /// Settings on which all workers of an application must agree.
@@ -150,12 +158,14 @@ pub struct LeaderLock {
 pub struct FleetSettings {
     /// How long a lease holds after a renewal.
     pub lease_duration: Duration,
+    /// The workers that are to hand over what they have and get nothing more.
+    pub draining: BTreeSet<WorkerId>,
 }
 
 impl FleetSettings {
-    /// The settings of a fleet.
+    /// The settings of a fleet of which no worker is drained.
     pub const fn new(lease_duration: Duration) -> Self {
-        Self { lease_duration }
+        Self { lease_duration, draining: BTreeSet::new() }
     }
 }
 

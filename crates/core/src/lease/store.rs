@@ -79,8 +79,9 @@ pub trait LeaseStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// Removes a lease, whatever its state (the KCL's delete is unconditional too). Gone already is fine.
     async fn delete_lease(&self, key: &LeaseKey) -> Result<(), StoreError>;
 
-    /// Writes a worker's metrics, replacing what was there.
-    async fn put_worker_metrics(&self, metrics: &WorkerMetrics) -> Result<(), StoreError>;
+    /// Writes a worker's metrics, replacing what was there; refused where that [may not be
+    /// replaced](WorkerMetrics::may_replace), since another process has the worker's id.
+    async fn put_worker_metrics(&self, metrics: &WorkerMetrics) -> Result<MetricsWrite, StoreError>;
 
     /// Every worker's metrics, ordered by worker.
     async fn worker_metrics(&self) -> Result<Vec<WorkerMetrics>, StoreError>;
@@ -125,6 +126,15 @@ pub enum Created {
     New,
     /// A row was there already, and stays as it is.
     Existed,
+}
+
+/// The answer to a write of a worker's metrics.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MetricsWrite {
+    /// They are written.
+    Written,
+    /// Another process has the worker's id; what it wrote last.
+    Foreign(WorkerMetrics),
 }
 
 /// The answer to a conditional write.

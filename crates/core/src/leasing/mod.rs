@@ -1,14 +1,18 @@
-//! Decisions about leases: which to create, who should have which, which to take, how long to trust one, which to remove.
+//! Decisions about leases: which to create, who leads, who lives, who should have which, how long to trust one, which to remove.
 
-mod claim;
 mod cleanup;
+mod leader;
+mod observe;
+mod parents;
 pub mod plan;
 mod sync;
 mod trust;
 
-pub use claim::{Observations, blocking_parents, claimable};
 pub use cleanup::removable;
+pub use leader::{LeaderTiming, LockWatch, planning_interval};
+pub use observe::Observations;
+pub use parents::Unfinished;
 pub use sync::{
-    InitialPosition, awaits_parent_lease, child_leases, covers_every_hash_key, first_leases, missing_leases,
+    InitialPosition, awaits_parent_lease, child_leases, cover_every_hash_key, first_leases, leave_a_hole, missing_leases,
 };
 pub use trust::LeaseTiming;

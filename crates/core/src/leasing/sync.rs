@@ -51,9 +51,9 @@ impl InitialPosition {
     }
 }
 
-/// Whether the ranges of these shards hold every hash key: a listing that raced a reshard does not.
-pub fn covers_every_hash_key<'a>(shards: impl IntoIterator<Item = &'a Shard>) -> bool {
-    let mut ranges: Vec<HashKeyRange> = shards.into_iter().map(|shard| shard.hash_key_range).collect();
+/// Whether these ranges hold every hash key. Those of a listing of shards that raced a reshard do not.
+pub fn cover_every_hash_key(ranges: impl IntoIterator<Item = HashKeyRange>) -> bool {
+    let mut ranges: Vec<HashKeyRange> = ranges.into_iter().collect();
     ranges.sort_unstable();
     let mut next = Some(0u128);
     for range in ranges {
@@ -64,6 +64,13 @@ pub fn covers_every_hash_key<'a>(shards: impl IntoIterator<Item = &'a Shard>) ->
         }
     }
     next.is_none()
+}
+
+/// Whether there are hash keys for which these leases of one stream name no shard to read: a lease is missing, or will come
+/// with the end of another shard. A lease without a range tells nothing, and then nothing is told.
+pub fn leave_a_hole(leases: &[Lease]) -> bool {
+    let ranges = leases.iter().filter(|lease| !lease.is_finished()).map(|lease| lease.hash_key_range);
+    ranges.collect::<Option<Vec<_>>>().is_some_and(|ranges| !cover_every_hash_key(ranges))
 }
 
 /// The lease of a shard, from `checkpoint` on.
@@ -309,23 +316,17 @@ mod tests {
 
     #[test]
     fn coverage_sees_holes_overlaps_and_the_ends() {
-        let ranged = |ranges: &[(u128, u128)]| -> Vec<Shard> {
-            let mut shards = Vec::new();
-            for (start, end) in ranges {
-                let mut one = shard(0, &[], true);
-                one.hash_key_range = HashKeyRange::new(*start, *end).expect("ordered");
-                shards.push(one);
-            }
-            shards
+        let ranged = |ranges: &[(u128, u128)]| -> Vec<HashKeyRange> {
+            ranges.iter().map(|(start, end)| HashKeyRange::new(*start, *end).expect("ordered")).collect()
         };
         let max = u128::MAX;
-        assert!(covers_every_hash_key(&ranged(&[(0, max)])));
-        assert!(covers_every_hash_key(&ranged(&[(6, max), (0, 5)])));
-        assert!(covers_every_hash_key(&ranged(&[(0, 9), (3, 5), (8, max)])));
-        assert!(!covers_every_hash_key(&ranged(&[(0, 5), (7, max)])));
-        assert!(!covers_every_hash_key(&ranged(&[(1, max)])));
-        assert!(!covers_every_hash_key(&ranged(&[(0, max - 1)])));
-        assert!(!covers_every_hash_key(&[]));
+        assert!(cover_every_hash_key(ranged(&[(0, max)])));
+        assert!(cover_every_hash_key(ranged(&[(6, max), (0, 5)])));
+        assert!(cover_every_hash_key(ranged(&[(0, 9), (3, 5), (8, max)])));
+        assert!(!cover_every_hash_key(ranged(&[(0, 5), (7, max)])));
+        assert!(!cover_every_hash_key(ranged(&[(1, max)])));
+        assert!(!cover_every_hash_key(ranged(&[(0, max - 1)])));
+        assert!(!cover_every_hash_key([]));
     }
 
     /// A random history of splits and merges, as a listing.

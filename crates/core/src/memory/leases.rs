@@ -9,7 +9,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 
 use crate::{
     Assignment, Conditional, Created, Eviction, FleetSettings, HandoffStart, LeaderLock, Lease, LeaseKey, LeaseListing,
-    LeaseMeta, LeaseStore, RenewOutcome, Renewal, Renewed, StoreError, StreamIdentity, WorkerId, WorkerMetrics,
+    LeaseMeta, LeaseStore, MetricsWrite, RenewOutcome, Renewal, Renewed, StoreError, StreamIdentity, WorkerId, WorkerMetrics,
 };
 
 /// One application's lease table in memory: for tests, for the simulator, and for a service that may start over.
@@ -129,10 +129,15 @@ impl LeaseStore for MemoryLeaseStore {
         Ok(())
     }
 
-    async fn put_worker_metrics(&self, metrics: &WorkerMetrics) -> Result<(), StoreError> {
-        let stored = metrics.as_stored();
-        self.table().workers.insert(stored.worker.clone(), stored);
-        Ok(())
+    async fn put_worker_metrics(&self, metrics: &WorkerMetrics) -> Result<MetricsWrite, StoreError> {
+        let mut table = self.table();
+        if let Some(stored) = table.workers.get(&metrics.worker)
+            && !metrics.may_replace(stored)
+        {
+            return Ok(MetricsWrite::Foreign(stored.clone()));
+        }
+        table.workers.insert(metrics.worker.clone(), metrics.as_stored());
+        Ok(MetricsWrite::Written)
     }
 
     async fn worker_metrics(&self) -> Result<Vec<WorkerMetrics>, StoreError> {

@@ -360,6 +360,10 @@ mod tests {
         fn random(&self) -> u64 {
             self.system.random()
         }
+
+        fn cpu_time(&self) -> Option<crate::CpuTime> {
+            None
+        }
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::{Value, json};
 use shardwell::core::FleetSettings;
-use shardwell::core::leasing::blocking_parents;
+use shardwell::core::leasing::Unfinished;
 use shardwell::sqlite::SqliteLeaseStore;
 use shardwell::{Checkpoint, Lease, LeaseKey, LeaseListing, LeaseStore, ShardId, WorkerId};
 
@@ -100,8 +100,8 @@ pub(super) enum State {
 }
 
 impl State {
-    pub(super) fn of(lease: &Lease, all: &[Lease]) -> Self {
-        let blocking: Vec<ShardId> = blocking_parents(lease, all).cloned().collect();
+    pub(super) fn of(lease: &Lease, unfinished: &Unfinished<'_>) -> Self {
+        let blocking: Vec<ShardId> = unfinished.parents_of(lease).cloned().collect();
         match lease {
             _ if lease.is_finished() => Self::Finished,
             _ if !blocking.is_empty() => Self::WaitingForParents(blocking),
@@ -131,7 +131,7 @@ fn application_json(application: &Application) -> Value {
     json!({
         "application": application.name,
         "lease_duration_ms": application.settings.as_ref().map(|s| as_millis(s.lease_duration)),
-        "leases": leases.iter().map(|lease| lease_json(lease, leases)).collect::<Vec<_>>(),
+        "leases": leases.iter().map(|lease| lease_json(lease, &Unfinished::of(leases))).collect::<Vec<_>>(),
         "unreadable": application.listing.unreadable.iter().map(LeaseKey::as_str).collect::<Vec<_>>(),
     })
 }
@@ -141,8 +141,8 @@ fn as_millis(duration: std::time::Duration) -> u64 {
 }
 
 /// Sequence numbers as text: no JSON reader keeps 56 digits of a number.
-fn lease_json(lease: &Lease, all: &[Lease]) -> Value {
-    let state = State::of(lease, all);
+fn lease_json(lease: &Lease, unfinished: &Unfinished<'_>) -> Value {
+    let state = State::of(lease, unfinished);
     let ids = |shards: &mut dyn Iterator<Item = &ShardId>| shards.map(ShardId::to_string).collect::<Vec<_>>();
     let pending = lease.pending_checkpoint.as_ref().map(|pending| checkpoint_json(pending.checkpoint));
     let range = lease.hash_key_range.map(|range| json!([range.start().to_string(), range.end().to_string()]));

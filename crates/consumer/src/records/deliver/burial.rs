@@ -83,18 +83,19 @@ fn letters(shared: &Shared, lane: &LaneContext, burial: &Burial) -> Vec<DeadLett
 /// Asks the archive, after a while, which keys are held back, as often as it takes. `None` where none are.
 pub(super) fn dead_keys(
     shared: &Arc<Shared>,
+    lease: &HeldLease,
     delivery: &Arc<Mutex<Delivery>>,
     after: Duration,
 ) -> Option<BoxFuture<'static, Event>> {
     if !shared.settings.delivery.quarantine() {
         return None;
     }
-    let (shared, delivery) = (shared.clone(), delivery.clone());
+    let (shared, stream, delivery) = (shared.clone(), lease.stream().name(), delivery.clone());
     let ask = async move {
         shared.env.sleep(after).await;
         loop {
             let asked_at = lock(&delivery).quarantine_clock();
-            match shared.dead_letters.dead_keys(&shared.application, &shared.stream.to_string()).await {
+            match shared.dead_letters.dead_keys(&shared.application, &stream).await {
                 Ok(keys) => return Event::DeadKeys { keys: keys.into_iter().collect(), asked_at },
                 Err(error) => {
                     warn!(%error, "cannot tell which keys are dead; trying again");

@@ -73,7 +73,7 @@ impl Deliver {
     ) -> Self {
         let mut processors = vec![Some(first)];
         processors.resize_with(shared.settings.delivery.lanes() as usize, || None);
-        let dead_keys = burial::dead_keys(&shared, &delivery, Duration::ZERO);
+        let dead_keys = burial::dead_keys(&shared, &lease, &delivery, Duration::ZERO);
         Self {
             shared,
             lease,
@@ -129,7 +129,7 @@ impl Deliver {
                 }
                 event = ready(&mut self.dead_keys) => {
                     self.keys_known = true;
-                    self.dead_keys = burial::dead_keys(&self.shared, &self.delivery, DEAD_KEYS_REFRESH);
+                    self.dead_keys = burial::dead_keys(&self.shared, &self.lease, &self.delivery, DEAD_KEYS_REFRESH);
                     event
                 }
                 fetched = self.fetched.recv(), if self.children.is_none() => match fetched {

@@ -67,11 +67,11 @@ impl Fetch {
         from: Checkpoint,
         opened_before: Option<Timestamp>,
     ) -> Self {
-        let limits = shared.stream.read_limits();
+        let limits = lease.stream().reading.read_limits();
         let limits = if shared.settings.read_pacing { limits } else { limits.without_pace() };
         let caught_up_at = lease.progress().caught_up_at();
-        let horizon = Horizon::new(from, caught_up_at, shared.env.timestamp(), shared.retention());
-        let range = lease.image().hash_key_range.filter(|_| !shared.automatic_distribution());
+        let horizon = Horizon::new(from, caught_up_at, shared.env.timestamp(), lease.stream().retention());
+        let range = lease.image().hash_key_range.filter(|_| !lease.stream().automatic_distribution());
         let deaggregation = Deaggregation {
             done: from,
             range,
@@ -140,7 +140,7 @@ impl Fetch {
             return Err(Over(Fetched::Ended { children: Vec::new() }));
         };
         loop {
-            match self.shared.stream.open(self.lease.shard(), position).await {
+            match self.lease.stream().reading.open(self.lease.shard(), position).await {
                 Ok(reader) => {
                     debug!(?position, "shard opened");
                     self.lease.activity().update(|activity| {
@@ -257,8 +257,8 @@ impl Fetch {
         if behind.is_zero() {
             self.lease.progress().at_tip(self.shared.env.timestamp());
         }
-        if self.horizon.is_near(behind, self.shared.retention()) {
-            let retention = self.shared.retention();
+        if self.horizon.is_near(behind, self.lease.stream().retention()) {
+            let retention = self.lease.stream().retention();
             warn!(
                 ?behind,
                 ?retention,
@@ -323,7 +323,7 @@ impl Fetch {
 
     /// Whether the stream still exists. `None`, after a pause, when that cannot be told.
     async fn stream_is_there(&self) -> Option<bool> {
-        match self.shared.stream.describe().await {
+        match self.lease.stream().reading.describe().await {
             Ok(description) => Some(description.status != StreamStatus::Deleting),
             Err(error) if error.kind() == StreamErrorKind::NotFound => Some(false),
             Err(error) => {
@@ -335,7 +335,7 @@ impl Fetch {
     }
 
     fn deleted(&self) -> Over {
-        Over(Fetched::Fatal(WorkerError::StreamDeleted { stream: self.shared.stream.to_string() }))
+        Over(Fetched::Fatal(WorkerError::StreamDeleted { stream: self.lease.stream().name() }))
     }
 
     /// There is no such shard any more: either the stream is gone, or the shard was trimmed with what was left in it.

@@ -12,7 +12,7 @@ type Load = u64;
 pub(super) struct Loads {
     /// What each lease weighs.
     weights: Vec<Load>,
-    /// The leases that nobody has.
+    /// The leases that nobody has, or that whoever has them is to hand over.
     homeless: Vec<usize>,
     workers: Vec<Worker>,
     /// The workers by load, least first; of equal ones by their ids.
@@ -33,7 +33,8 @@ struct Worker {
 
 impl Loads {
     pub(super) fn new(leases: &[&PlannedLease], workers: &[PlannedWorker], settings: &PlanSettings) -> Self {
-        let mut workers: Vec<Worker> = workers.iter().map(Worker::new).collect();
+        let draining: BTreeSet<&WorkerId> = workers.iter().filter(|w| w.is_draining).map(|w| &w.id).collect();
+        let mut workers: Vec<Worker> = workers.iter().filter(|w| !w.is_draining).map(Worker::new).collect();
         workers.sort_by(|a, b| a.id.cmp(&b.id));
         workers.dedup_by(|a, b| a.id == b.id);
         let index: BTreeMap<WorkerId, usize> = workers.iter().map(|w| w.id.clone()).zip(0..).collect();
@@ -46,6 +47,7 @@ impl Loads {
         };
         for (lease, planned) in leases.iter().enumerate() {
             match &planned.held {
+                Held::By(worker) if draining.contains(worker) => loads.homeless.push(lease),
                 Held::By(worker) => loads.begin_with(index.get(worker), lease, true),
                 Held::HandedTo(worker) => loads.begin_with(index.get(worker), lease, false),
                 Held::Free | Held::Overdue(_) => loads.homeless.push(lease),
@@ -64,7 +66,7 @@ impl Loads {
         }
     }
 
-    /// The leases that nobody has, in the order in which they are to be placed.
+    /// The leases that need another owner, in the order in which they are to be placed.
     pub(super) fn homeless(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.homeless)
     }

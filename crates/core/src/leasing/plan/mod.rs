@@ -9,12 +9,14 @@
 //!    the one that brings the two closest together, until loads are close or no move makes a difference.
 
 mod fleet;
+mod snapshot;
 
 use std::collections::BTreeMap;
 
 use crate::{LeaseKey, WorkerId};
 
 use fleet::Loads;
+pub use snapshot::{CPU, Fleet, Patience};
 
 /// How loads are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,6 +80,8 @@ pub struct PlannedWorker {
     pub id: WorkerId,
     /// Whether it is busier than it should be, whatever its leases say: it gets no more while others have room.
     pub is_busy: bool,
+    /// Whether it is to hand over what it has: it gets nothing, and what it has goes where there is room.
+    pub is_draining: bool,
 }
 
 /// A change to carry out.
@@ -103,6 +107,11 @@ pub enum MoveKind {
         /// Who has it now.
         from: WorkerId,
     },
+    /// It is handed over by this worker, which is being drained.
+    Drain {
+        /// Who has it now.
+        from: WorkerId,
+    },
 }
 
 /// What to do, and what cannot be done.
@@ -123,15 +132,14 @@ pub fn plan(leases: &[PlannedLease], workers: &[PlannedWorker], settings: &PlanS
     let mut targets: BTreeMap<&LeaseKey, (WorkerId, MoveKind)> = BTreeMap::new();
     let mut spillover = 0;
     for lease in loads.homeless() {
+        let kind = match &leases[lease].held {
+            Held::Overdue(_) => MoveKind::Overdue,
+            Held::By(from) => MoveKind::Drain { from: from.clone() },
+            Held::Free | Held::HandedTo(_) => MoveKind::Free,
+        };
         match loads.place(lease) {
-            Some(to) => {
-                let kind = match leases[lease].held {
-                    Held::Overdue(_) => MoveKind::Overdue,
-                    Held::Free | Held::By(_) | Held::HandedTo(_) => MoveKind::Free,
-                };
-                targets.insert(&leases[lease].key, (to, kind));
-            }
-            None => spillover += 1,
+            Some(to) => drop(targets.insert(&leases[lease].key, (to, kind))),
+            None => spillover += usize::from(!matches!(kind, MoveKind::Drain { .. })),
         }
     }
     if loads.are_apart(settings.tolerance) {

@@ -9,7 +9,7 @@ fn worker(number: usize) -> WorkerId {
 }
 
 fn workers(numbers: impl IntoIterator<Item = usize>) -> Vec<PlannedWorker> {
-    numbers.into_iter().map(|number| PlannedWorker { id: worker(number), is_busy: false }).collect()
+    numbers.into_iter().map(|number| PlannedWorker { id: worker(number), is_busy: false, is_draining: false }).collect()
 }
 
 fn lease(number: usize, kbps: f64, held: Held) -> PlannedLease {
@@ -128,6 +128,21 @@ fn a_busy_worker_gets_nothing_while_others_have_room() {
     assert!(some.moves.iter().all(|change| change.to != worker(0)));
     let all = plan(&leases, &fleet, &PlanSettings { max_leases_for_worker: 3, ..PlanSettings::default() });
     assert_eq!((all.moves.len(), all.spillover), (8, 0));
+}
+
+#[test]
+fn a_worker_that_is_drained_hands_over_all_it_has_and_gets_nothing() {
+    let mut fleet = workers(0..3);
+    fleet[0].is_draining = true;
+    let leases: Vec<_> = (0..9).map(|n| lease(n, 1.0, Held::By(worker(n % 3)))).collect();
+    let drained = plan(&leases, &fleet, &PlanSettings::default());
+    assert_eq!(drained.moves.len(), 3);
+    assert!(drained.moves.iter().all(|change| change.kind == MoveKind::Drain { from: worker(0) }));
+    let after = carried_out(&leases, &drained);
+    assert_eq!(counts(&after).get(&worker(0)), None);
+    assert_eq!(plan(&after, &fleet, &PlanSettings::default()), Plan::default());
+    let full = PlanSettings { max_leases_for_worker: 3, ..PlanSettings::default() };
+    assert_eq!(plan(&leases, &fleet, &full), Plan::default(), "there is no room elsewhere");
 }
 
 prop_compose! {

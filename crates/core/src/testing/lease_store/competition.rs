@@ -125,6 +125,7 @@ async fn one_of_many_leads<S: LeaseStore + ?Sized>(store: &S) {
                 owner: me,
                 duration: Duration::from_secs(10),
                 released: false,
+                standbys: Vec::new(),
             };
             let seen = seen.clone();
             async move { store.swap_leader_lock(seen.as_deref(), Some(&lock)).await.expect("an answer") }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::fixtures::worker;
-use crate::{Created, FleetSettings, LeaderLock, LeaseStore, StreamIdentity, Timestamp, WorkerMetrics};
+use crate::{
+    Created, FleetSettings, Heartbeat, LeaderLock, LeaseStore, MetricsWrite, StreamIdentity, Timestamp, WorkerMetrics,
+};
 
 pub(super) async fn exercise<S, M, F>(make: &M)
 where
@@ -14,6 +16,7 @@ where
 {
     worker_metrics_round_trip(&*make().await).await;
     worker_metrics_are_deleted_as_seen(&*make().await).await;
+    another_process_does_not_replace_worker_metrics(&*make().await).await;
     a_leader_lock_is_swapped_by_its_version(&*make().await).await;
     fleet_settings_are_swapped(&*make().await).await;
     stream_identities_are_remembered(&*make().await).await;
@@ -28,6 +31,7 @@ fn lock(owner: &str, version: &str) -> LeaderLock {
         duration: Duration::from_millis(10_500),
         version: version.into(),
         released: false,
+        standbys: vec![worker("standby"), worker("a, \"quoted\" one")],
     }
 }
 
@@ -46,15 +50,36 @@ async fn worker_metrics_round_trip<S: LeaseStore + ?Sized>(store: &S) {
     full.operating_range = [("C".to_owned(), vec![80.5])].into();
     full.support_heartbeat = NOON.minus(Duration::from_secs(5));
     full.support_code = 7;
+    full.heartbeat = Some(Heartbeat { incarnation: u64::MAX, beat: 3 });
     let plain = WorkerMetrics::new(worker("a"), NOON);
     for metrics in [&full, &plain] {
         store.put_worker_metrics(metrics).await.expect("written");
     }
     assert_eq!(store.worker_metrics().await.expect("metrics"), [plain.clone(), full], "ordered by worker");
 
-    let later = WorkerMetrics::new(worker("b"), NOON.plus(Duration::from_secs(30)));
+    let mut later = WorkerMetrics::new(worker("b"), NOON.plus(Duration::from_secs(30)));
+    later.heartbeat = Some(Heartbeat { incarnation: u64::MAX, beat: u64::MAX });
     store.put_worker_metrics(&later).await.expect("written");
     assert_eq!(store.worker_metrics().await.expect("metrics"), [plain, later], "what was there is replaced whole");
+}
+
+async fn another_process_does_not_replace_worker_metrics<S: LeaseStore + ?Sized>(store: &S) {
+    let metrics = |incarnation: Option<u64>, beat| {
+        let mut metrics = WorkerMetrics::new(worker("a"), NOON);
+        metrics.heartbeat = incarnation.map(|incarnation| Heartbeat { incarnation, beat });
+        metrics
+    };
+    let put = async |metrics: &WorkerMetrics| store.put_worker_metrics(metrics).await.expect("an answer");
+    let ours = metrics(Some(7), 1);
+    assert_eq!(put(&ours).await, MetricsWrite::Written);
+    assert_eq!(put(&metrics(Some(8), 1)).await, MetricsWrite::Foreign(ours.clone()), "another process");
+    assert_eq!(put(&metrics(None, 0)).await, MetricsWrite::Foreign(ours), "a Java worker");
+    let later = metrics(Some(7), 2);
+    assert_eq!(put(&later).await, MetricsWrite::Written);
+    assert_eq!(store.worker_metrics().await.expect("metrics"), [later.clone()]);
+    assert!(store.delete_worker_metrics(&later).await.expect("an answer"));
+    assert_eq!(put(&metrics(None, 0)).await, MetricsWrite::Written);
+    assert_eq!(put(&later).await, MetricsWrite::Foreign(metrics(None, 0)), "a Java worker's item");
 }
 
 async fn worker_metrics_are_deleted_as_seen<S: LeaseStore + ?Sized>(store: &S) {
@@ -78,7 +103,8 @@ async fn a_leader_lock_is_swapped_by_its_version<S: LeaseStore + ?Sized>(store: 
         assert_eq!(store.leader_lock().await.expect("an answer"), expected);
         swapped
     };
-    let (first, second) = (lock("a", "v1"), LeaderLock { released: true, ..lock("b", "v2") });
+    let second = LeaderLock { released: true, standbys: Vec::new(), ..lock("b", "v2") };
+    let first = lock("a", "v1");
     assert!(!swap(Some("v0"), Some(&first)).await, "there is no lock");
     assert!(!swap(Some("v0"), None).await, "there is no lock");
     assert!(swap(None, None).await, "no lock, as seen");
@@ -93,7 +119,9 @@ async fn a_leader_lock_is_swapped_by_its_version<S: LeaseStore + ?Sized>(store: 
 }
 
 async fn fleet_settings_are_swapped<S: LeaseStore + ?Sized>(store: &S) {
-    let [ten, twenty] = [10_000, 20_001].map(|ms| FleetSettings::new(Duration::from_millis(ms)));
+    let [ten, mut twenty] = [10_000, 20_001].map(|ms| FleetSettings::new(Duration::from_millis(ms)));
+    twenty.draining = [worker("b"), worker("a")].into();
+    let undrained = FleetSettings::new(twenty.lease_duration);
     assert_eq!(store.fleet_settings().await.expect("an answer"), None);
     assert!(!store.swap_fleet_settings(Some(&ten), &ten).await.expect("an answer"), "there are none");
     assert!(store.swap_fleet_settings(None, &ten).await.expect("an answer"));
@@ -101,7 +129,10 @@ async fn fleet_settings_are_swapped<S: LeaseStore + ?Sized>(store: &S) {
     assert!(!store.swap_fleet_settings(Some(&twenty), &twenty).await.expect("an answer"), "others");
     assert_eq!(store.fleet_settings().await.expect("an answer"), Some(ten.clone()));
     assert!(store.swap_fleet_settings(Some(&ten), &twenty).await.expect("an answer"));
-    assert_eq!(store.fleet_settings().await.expect("an answer"), Some(twenty));
+    assert_eq!(store.fleet_settings().await.expect("an answer"), Some(twenty.clone()));
+    assert!(!store.swap_fleet_settings(Some(&undrained), &ten).await.expect("an answer"), "others are drained");
+    assert!(store.swap_fleet_settings(Some(&twenty), &undrained).await.expect("an answer"));
+    assert_eq!(store.fleet_settings().await.expect("an answer"), Some(undrained));
 }
 
 async fn stream_identities_are_remembered<S: LeaseStore + ?Sized>(store: &S) {

@@ -152,7 +152,11 @@ fn draw(random: &mut Rng, rows: &[Option<Lease>]) -> Operation {
 
 fn draw_fleet(random: &mut Rng) -> Operation {
     let version = |random: &mut Rng| format!("v{}", random.u8(..2));
-    let settings = |random: &mut Rng| FleetSettings::new(Duration::from_secs(random.u64(1..3)));
+    let settings = |random: &mut Rng| {
+        let mut settings = FleetSettings::new(Duration::from_secs(random.u64(1..3)));
+        settings.draining = (0..random.usize(..3)).map(|_| draw_worker(random)).collect();
+        settings
+    };
     match random.u8(..6) {
         0 => Operation::PutMetrics(draw_metrics(random)),
         1 => Operation::DeleteMetrics(draw_metrics(random)),
@@ -162,6 +166,7 @@ fn draw_fleet(random: &mut Rng) -> Operation {
                 duration: Duration::from_millis(random.u64(..20_000)),
                 version: version(random),
                 released: random.bool(),
+                standbys: (0..random.usize(..3)).map(|_| draw_worker(random)).collect(),
             };
             let seen = random.bool().then(|| version(random));
             Operation::SwapLeader(seen, random.bool().then_some(lock))

@@ -1,6 +1,8 @@
 //! The system's clocks and threads.
 #![expect(clippy::disallowed_methods, reason = "this module is where they are allowed")]
 
+mod cpu;
+
 use std::fmt;
 use std::time::{Instant, SystemTime};
 
@@ -9,7 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::{Env, Place};
-use crate::{Monotonic, Timestamp};
+use crate::{CpuTime, Monotonic, Timestamp};
 
 /// The real world: the system's clocks and random numbers, and three places for tasks.
 ///
@@ -81,6 +83,10 @@ impl Env for SystemEnv {
 
     fn random(&self) -> u64 {
         fastrand::u64(..)
+    }
+
+    fn cpu_time(&self) -> Option<CpuTime> {
+        cpu::cpu_time(self.origin.elapsed())
     }
 }
 
