@@ -9,8 +9,8 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use shardwell_core::{
     Assignment, Conditional, Created, Eviction, FleetSettings, HandoffStart, LeaderLock, Lease, LeaseKey, LeaseListing,
-    LeaseMeta, LeaseStore, MetricsWrite, RenewOutcome, Renewal, Renewed, StoreError, StoreErrorKind, StreamIdentity, WorkerId,
-    WorkerMetrics,
+    LeaseMeta, LeaseStore, MetricsWrite, RenewOutcome, Renewal, Renewed, StoreError, StoreErrorKind, StreamIdentity,
+    WorkerId, WorkerMetrics,
 };
 
 /// What happens to a call.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shardwell_core::{
-    Checkpoint, CheckpointState, FleetSettings, HashKeyRange, Heartbeat, LeaderLock, Lease, LeaseKey, PendingCheckpoint, ShardId, StreamIdentity,
-    Timestamp, WorkerId, WorkerMetrics, WriteToken,
+    Checkpoint, CheckpointState, FleetSettings, HashKeyRange, Heartbeat, LeaderLock, Lease, LeaseKey,
+    PendingCheckpoint, ShardId, StreamIdentity, Timestamp, WorkerId, WorkerMetrics, WriteToken,
 };
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -100,10 +100,9 @@ pub(crate) fn worker_metrics(row: &SqliteRow) -> Result<WorkerMetrics, Failure> 
     metrics.support_code = row.try_get("support_code")?;
     metrics.support_heartbeat = seconds(row.try_get("support_heartbeat_seconds")?);
     let (incarnation, beat): (Option<i64>, Option<i64>) = (row.try_get("incarnation")?, row.try_get("beat")?);
-    metrics.heartbeat = incarnation.zip(beat).map(|(incarnation, beat)| Heartbeat {
-        incarnation: incarnation.cast_unsigned(),
-        beat: beat.cast_unsigned(),
-    });
+    metrics.heartbeat = incarnation
+        .zip(beat)
+        .map(|(incarnation, beat)| Heartbeat { incarnation: incarnation.cast_unsigned(), beat: beat.cast_unsigned() });
     Ok(metrics)
 }
 

@@ -108,8 +108,7 @@ pub(crate) const DELETE_LEADER: &str = "DELETE FROM shardwell_leaders WHERE appl
 
 pub(crate) const SETTINGS: &str = "SELECT lease_duration_nanos, draining FROM shardwell_fleets WHERE application = ?1";
 
-pub(crate) const CREATE_SETTINGS: &str =
-    "INSERT INTO shardwell_fleets (application, lease_duration_nanos, draining) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+pub(crate) const CREATE_SETTINGS: &str = "INSERT INTO shardwell_fleets (application, lease_duration_nanos, draining) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
 
 pub(crate) const REPLACE_SETTINGS: &str = "UPDATE shardwell_fleets SET lease_duration_nanos = ?2, draining = ?3 \
      WHERE application = ?1 AND lease_duration_nanos = ?4 AND draining = ?5";

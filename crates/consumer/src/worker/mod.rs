@@ -24,8 +24,8 @@ pub use error::{BuildError, DataLoss, WorkerError};
 pub use handle::WorkerHandle;
 pub use settings::OnDataLoss;
 pub(crate) use shared::{Phase, Shared};
-pub(crate) use streams::ConsumedStream;
 pub use status::{ShardState, ShardStatus, WorkerPhase, WorkerStatus};
+pub(crate) use streams::ConsumedStream;
 
 /// A consumer of one stream for one application. Run as many, in as many processes, as there is work for; they share
 /// the shards through their lease table.

@@ -13,6 +13,7 @@ pub use leader::{LeaderTiming, LockWatch, planning_interval};
 pub use observe::Observations;
 pub use parents::Unfinished;
 pub use sync::{
-    InitialPosition, awaits_parent_lease, child_leases, cover_every_hash_key, first_leases, leave_a_hole, missing_leases,
+    InitialPosition, awaits_parent_lease, child_leases, cover_every_hash_key, first_leases, leave_a_hole,
+    missing_leases,
 };
 pub use trust::LeaseTiming;

@@ -9,7 +9,8 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 
 use crate::{
     Assignment, Conditional, Created, Eviction, FleetSettings, HandoffStart, LeaderLock, Lease, LeaseKey, LeaseListing,
-    LeaseMeta, LeaseStore, MetricsWrite, RenewOutcome, Renewal, Renewed, StoreError, StreamIdentity, WorkerId, WorkerMetrics,
+    LeaseMeta, LeaseStore, MetricsWrite, RenewOutcome, Renewal, Renewed, StoreError, StreamIdentity, WorkerId,
+    WorkerMetrics,
 };
 
 /// One application's lease table in memory: for tests, for the simulator, and for a service that may start over.

@@ -178,7 +178,7 @@ mod tests {
         let mut child = Lease::new("c".into(), Checkpoint::TrimHorizon);
         child.parents = ["p".into()].into();
         let state = |lease: &Lease, all: &[&Lease]| {
-            State::of(lease, &all.iter().map(|lease| (*lease).clone()).collect::<Vec<_>>())
+            State::of(lease, &Unfinished::of(&all.iter().map(|lease| (*lease).clone()).collect::<Vec<_>>()))
         };
         assert_eq!(state(&parent, &[&parent]), State::Free);
         assert_eq!(state(&child, &[&parent, &child]), State::WaitingForParents(vec!["p".into()]));

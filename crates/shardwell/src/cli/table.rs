@@ -2,6 +2,7 @@
 
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+use shardwell::core::leasing::Unfinished;
 use shardwell::{Checkpoint, Lease, ShardId};
 
 use super::list::{Application, State};
@@ -16,8 +17,9 @@ pub(super) fn render(application: &Application, full: bool) -> String {
     if !leases.is_empty() {
         let mut table = Table::new();
         table.load_style(UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Disabled).set_header(HEADER);
+        let unfinished = Unfinished::of(leases);
         for lease in leases {
-            table.add_row(row(lease, leases, full));
+            table.add_row(row(lease, &unfinished, full));
         }
         text.push_str(&format!("{table}\n"));
     }
@@ -36,14 +38,14 @@ pub(super) fn count(leases: usize) -> String {
     }
 }
 
-fn row(lease: &Lease, all: &[Lease], full: bool) -> Vec<Cell> {
+fn row(lease: &Lease, unfinished: &Unfinished<'_>, full: bool) -> Vec<Cell> {
     let shards = |shards: &mut dyn Iterator<Item = &ShardId>| {
         Cell::new(shards.map(ShardId::as_str).collect::<Vec<_>>().join("\n"))
     };
     let number = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
     vec![
         Cell::new(lease.shard.as_str()),
-        Cell::new(State::of(lease, all).name()),
+        Cell::new(State::of(lease, unfinished).name()),
         Cell::new(owner(lease)),
         number(lease.counter.to_string()),
         Cell::new(checkpoint(lease.checkpoint, full)),

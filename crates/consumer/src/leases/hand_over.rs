@@ -1,0 +1,125 @@
+//! Handing over: the end of a lease's time at this worker, in order.
+
+use std::future::Future;
+
+use metrics::counter;
+use shardwell_core::{Assignment, Conditional, EnvExt, Eviction, Lease, Monotonic, RetryPolicy, StoreError, WorkerId};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use super::{Flush, HeldLease, LeaseGone};
+use crate::metrics::HANDED_OVER;
+use crate::worker::{Phase, Shared};
+
+/// Stores what is done and gives the lease to whom it is promised, or to whoever takes over from a worker that stops, or to
+/// nobody.
+pub(super) async fn hand_over(shared: &Shared, lease: &HeldLease) -> Result<(), LeaseGone> {
+    flush(shared, lease).await?;
+    let row = lease.image();
+    match insist(shared, lease, "hand the lease over", || pass_on(shared, &row)).await? {
+        Passed::On(to) => {
+            let to = to.map_or_else(|| "nobody".to_owned(), |to| to.to_string());
+            info!(lease = %lease.key(), to, "lease handed over");
+            counter!(HANDED_OVER, "application" => shared.application.clone()).increment(1);
+            Ok(())
+        }
+        Passed::Gone => Err(LeaseGone),
+    }
+}
+
+/// What became of a lease that was to be passed on.
+#[derive(Debug)]
+pub(super) enum Passed {
+    /// It has another owner, or none.
+    On(Option<WorkerId>),
+    /// It was not this worker's any more.
+    Gone,
+}
+
+/// Passes a lease on that is this worker's by `row`.
+pub(super) async fn pass_on(shared: &Shared, row: &Lease) -> Result<Passed, StoreError> {
+    let mut row = row.clone();
+    loop {
+        let to = receiver(shared, &row).await?;
+        let answer = match &to {
+            Some(to) => shared.bounded(shared.store.assign(&Assignment::of(&row, to.clone()))).await?,
+            None => shared.bounded(shared.store.evict(&Eviction::of(&row))).await?,
+        };
+        match answer {
+            Conditional::Applied(after) => return make_sure(shared, &after, to).await,
+            Conditional::Refused(Some(newer)) if newer.actual_owner() == Some(&shared.worker) => row = newer,
+            // An answer that was lost: this is what was written.
+            Conditional::Refused(Some(newer)) if to.is_some() && newer.owner == to => {
+                return make_sure(shared, &newer, to).await;
+            }
+            Conditional::Refused(_) => return Ok(Passed::Gone),
+        }
+    }
+}
+
+/// Who is to have a lease.
+async fn receiver(shared: &Shared, row: &Lease) -> Result<Option<WorkerId>, StoreError> {
+    if row.is_finished() {
+        return Ok(None);
+    }
+    // Many leases are handed over at once, and what was true a moment ago is looked at again afterwards.
+    let recent = shared.env.now().minus(shared.settings.discovery_interval);
+    if let (true, Some(to)) = (row.handoff_requested(), &row.owner)
+        && shared.roster.is_registered(shared, to, recent).await?
+    {
+        return Ok(Some(to.clone()));
+    }
+    match *shared.phase.borrow() {
+        Phase::Starting | Phase::Running if row.handoff_requested() => return Ok(Some(shared.worker.clone())),
+        Phase::Starting | Phase::Running => return Ok(None),
+        Phase::Stopping { .. } | Phase::Stopped => {}
+    }
+    shared.roster.successor(shared, &row.key, recent).await
+}
+
+/// Makes sure that whoever was given a lease is there to find it. A worker that stops removes its item, and then looks what it
+/// was given; so it either sees this lease, or is seen to be gone here.
+async fn make_sure(shared: &Shared, row: &Lease, to: Option<WorkerId>) -> Result<Passed, StoreError> {
+    let Some(to) = to.filter(|to| *to != shared.worker) else { return Ok(Passed::On(row.owner.clone())) };
+    if shared.roster.is_registered(shared, &to, shared.env.now()).await? {
+        return Ok(Passed::On(Some(to)));
+    }
+    warn!(lease = %row.key, %to, "the worker that a lease was given to has stopped; the lease is free again");
+    shared.bounded(shared.store.evict(&Eviction::of(row))).await?;
+    Ok(Passed::On(None))
+}
+
+/// Has everything that is wanted stored.
+pub(crate) async fn flush(shared: &Shared, lease: &HeldLease) -> Result<(), LeaseGone> {
+    let (written, stored) = oneshot::channel();
+    shared.flush.send(Flush { key: lease.key().clone(), written }).map_err(|_| LeaseGone)?;
+    stored.await.unwrap_or(Err(LeaseGone))
+}
+
+/// Repeats a call until it has an answer, for as long as the lease is ours.
+pub(super) async fn insist<T, E, F, Fut>(
+    shared: &Shared,
+    lease: &HeldLease,
+    what: &str,
+    mut call: F,
+) -> Result<T, LeaseGone>
+where
+    E: std::error::Error,
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, E>> + Send,
+{
+    let retry = RetryPolicy::default().with_initial(shared.timing.renew_retry()).with_cap(shared.timing.duration());
+    for failures in 1.. {
+        if !lease.may_process(shared.env.now()) {
+            break;
+        }
+        let deadline: Monotonic = shared.env.now().plus(shared.timing.duration());
+        match shared.env.deadline(deadline, call()).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => warn!(lease = %lease.key(), %error, "cannot {what}; trying again"),
+            Err(_) => warn!(lease = %lease.key(), "no answer to the attempt to {what}; trying again"),
+        }
+        shared.env.sleep(retry.delay(failures, shared.env.random()).unwrap_or_default()).await;
+    }
+    Err(LeaseGone)
+}

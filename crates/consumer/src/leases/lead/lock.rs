@@ -1,0 +1,130 @@
+//! The leader lock: watched, taken, kept, given up.
+
+use shardwell_core::leasing::{LeaderTiming, LockWatch};
+use shardwell_core::{LeaderLock, Monotonic, StoreError, WorkerId};
+
+use crate::worker::Shared;
+
+/// One worker's view of the leader lock.
+#[derive(Debug)]
+pub(super) struct Lock {
+    timing: LeaderTiming,
+    watch: LockWatch,
+    /// The lock as this worker wrote it last, and until when it holds.
+    mine: Option<Mine>,
+    next_turn: Monotonic,
+}
+
+#[derive(Debug)]
+struct Mine {
+    version: String,
+    held_until: Monotonic,
+}
+
+impl Lock {
+    pub(super) fn new(timing: LeaderTiming) -> Self {
+        Self { timing, watch: LockWatch::default(), mine: None, next_turn: Monotonic::ZERO }
+    }
+
+    /// When the lock is to be read or written next.
+    pub(super) const fn next_turn(&self) -> Monotonic {
+        self.next_turn
+    }
+
+    /// Has the lock written at once, because what stands in it is out of date.
+    pub(super) const fn hurry(&mut self) {
+        self.next_turn = Monotonic::ZERO;
+    }
+
+    /// Whether this worker leads.
+    pub(super) fn is_held(&self, now: Monotonic) -> bool {
+        now < self.held_until()
+    }
+
+    /// Until when this worker leads, unless it writes the lock again.
+    pub(super) fn held_until(&self) -> Monotonic {
+        self.mine.as_ref().map_or(Monotonic::ZERO, |mine| mine.held_until)
+    }
+
+    /// Whether the leader asks this worker to watch the leases.
+    pub(super) fn is_standby(&self, worker: &WorkerId) -> bool {
+        self.watch.is_standby(worker)
+    }
+
+    /// Whether another worker was the leader when it was last looked.
+    pub(super) fn is_led_by_another(&self, worker: &WorkerId) -> bool {
+        self.watch.lock().is_some_and(|lock| lock.owner != *worker && !lock.released)
+    }
+
+    /// Reads the lock, and writes it where this worker has it or may take it.
+    pub(super) async fn turn(
+        &mut self,
+        shared: &Shared,
+        may_lead: bool,
+        standbys: &[WorkerId],
+    ) -> Result<(), StoreError> {
+        let asked = shared.env.now();
+        self.next_turn = asked.plus(self.timing.heartbeat());
+        if self.mine.as_ref().is_some_and(|mine| asked < mine.held_until) {
+            if self.write(shared, standbys).await? {
+                return Ok(());
+            }
+            // Somebody else has it, or a write of which no answer came was applied.
+            self.mine = None;
+        }
+        let lock = shared.bounded(shared.store.leader_lock()).await?;
+        self.watch.observe(lock, asked);
+        let now = shared.env.now();
+        if may_lead && self.watch.may_take(&shared.worker, self.timing.heartbeat(), now) {
+            self.take(shared, standbys).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, shared: &Shared, standbys: &[WorkerId]) -> Result<bool, StoreError> {
+        let attempt = shared.env.now();
+        let lock = self.fresh(shared, standbys);
+        let seen = self.watch.lock().map(|lock| lock.version.clone());
+        let taken = shared.bounded(shared.store.swap_leader_lock(seen.as_deref(), Some(&lock))).await?;
+        if taken {
+            self.wrote(lock, attempt);
+        }
+        Ok(taken)
+    }
+
+    /// The heartbeat.
+    async fn write(&mut self, shared: &Shared, standbys: &[WorkerId]) -> Result<bool, StoreError> {
+        let attempt = shared.env.now();
+        let lock = self.fresh(shared, standbys);
+        let seen = self.mine.as_ref().map(|mine| mine.version.clone());
+        let written = shared.bounded(shared.store.swap_leader_lock(seen.as_deref(), Some(&lock))).await?;
+        if written {
+            self.wrote(lock, attempt);
+        }
+        Ok(written)
+    }
+
+    fn fresh(&self, shared: &Shared, standbys: &[WorkerId]) -> LeaderLock {
+        LeaderLock {
+            owner: shared.worker.clone(),
+            duration: self.timing.duration(),
+            version: format!("{:016x}{:016x}", shared.env.random(), shared.env.random()),
+            released: false,
+            standbys: standbys.to_vec(),
+        }
+    }
+
+    fn wrote(&mut self, lock: LeaderLock, attempt: Monotonic) {
+        self.mine = Some(Mine { version: lock.version.clone(), held_until: self.timing.leads_until(attempt) });
+        self.watch.observe(Some(lock), attempt);
+    }
+
+    /// Marks the lock as given up. The standbys stay in it: they go first.
+    pub(super) async fn give_up(&mut self, shared: &Shared) -> Result<(), StoreError> {
+        let Some(mine) = self.mine.take() else { return Ok(()) };
+        let standbys = self.watch.lock().map(|lock| lock.standbys.clone()).unwrap_or_default();
+        let lock = LeaderLock { released: true, ..self.fresh(shared, &standbys) };
+        shared.bounded(shared.store.swap_leader_lock(Some(&mine.version), Some(&lock))).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,169 @@
+//! Registering: the worker's item in the table, which puts it into the plan, and its sign of life while it has no leases.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shardwell_core::leasing::Observations;
+use shardwell_core::leasing::plan::CPU;
+use shardwell_core::{Env, EnvExt, Heartbeat, MetricsWrite, Monotonic, StoreError, Timestamp, WorkerMetrics};
+use tracing::{debug, warn};
+
+use crate::worker::{Phase, Shared, WorkerError};
+
+/// How often a worker reports its load (the KCL's). One that has leases shows by its renewals that it lives.
+const REPORT_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How many measurements a report holds (the KCL's).
+const MAX_SAMPLES: usize = 10;
+
+/// A worker's item, and when it is to be written.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    item: WorkerMetrics,
+    next_report: Monotonic,
+    cpu: CpuMeter,
+}
+
+/// Writes the worker's item for the first time.
+///
+/// If another process has the id, it is watched for a lease duration: the one that lives keeps the id.
+pub(crate) async fn first(shared: &Shared, registration: &mut Registration) -> Result<(), WorkerError> {
+    loop {
+        match registration.write(shared).await.map_err(WorkerError::Store)? {
+            MetricsWrite::Written => return Ok(()),
+            MetricsWrite::Foreign(theirs) => take_over(shared, &theirs).await?,
+        }
+    }
+}
+
+/// Keeps the item fresh for as long as the worker runs, and removes it when the worker is to stop.
+pub(crate) async fn run(shared: Arc<Shared>, mut registration: Registration) {
+    let mut phase = shared.phase.subscribe();
+    loop {
+        let next = shared.env.now().plus(shared.timing.renew_interval());
+        tokio::select! {
+            biased;
+            _ = phase.wait_for(|phase| matches!(phase, Phase::Stopping { .. })) => break,
+            () = shared.env.sleep_until(next) => {}
+        }
+        let is_due = shared.env.now() >= registration.next_report;
+        if is_due || shared.held.is_empty() {
+            if is_due {
+                registration.report(&shared);
+            }
+            match registration.write(&shared).await {
+                Ok(MetricsWrite::Written) => {}
+                Ok(MetricsWrite::Foreign(_)) => return shared.fail_without_release(duplicate(&shared)),
+                Err(error) => warn!(%error, "cannot write the worker's metrics; trying again"),
+            }
+        }
+    }
+    leave(&shared, &registration).await;
+    shared.left_plan.send_replace(true);
+}
+
+/// Waits until it is known whether the other process lives, and removes its item if it does not.
+async fn take_over(shared: &Shared, theirs: &WorkerMetrics) -> Result<(), WorkerError> {
+    warn!("another process had this worker's id; watching whether it is alive");
+    let mut observations = Observations::default();
+    look(shared, &mut observations).await.map_err(WorkerError::Store)?;
+    let patience = shared.timing.duration() + shared.timing.margin();
+    shared.env.sleep(patience).await;
+    let asked = look(shared, &mut observations).await.map_err(WorkerError::Store)?;
+    if observations.is_alive(&shared.worker, Duration::ZERO, asked) {
+        return Err(duplicate(shared));
+    }
+    shared.bounded(shared.store.delete_worker_metrics(theirs)).await.map_err(WorkerError::Store)?;
+    Ok(())
+}
+
+/// What is seen the first time is no sign of life, however new it says it is.
+async fn look(shared: &Shared, observations: &mut Observations) -> Result<Monotonic, StoreError> {
+    let asked = shared.env.now();
+    let leases = shared.bounded(shared.store.leases()).await?.leases;
+    let workers = shared.bounded(shared.store.worker_metrics()).await?;
+    observations.observe(&leases, asked);
+    observations.observe_workers(&workers, asked, Timestamp::from_millis(i64::MAX));
+    Ok(asked)
+}
+
+fn duplicate(shared: &Shared) -> WorkerError {
+    WorkerError::DuplicateWorkerId { worker: shared.worker.clone(), application: shared.application.clone() }
+}
+
+/// Removes the item, if there may be one, so that nobody gives this worker anything more; as often as it takes.
+async fn leave(shared: &Shared, registration: &Registration) {
+    while registration.was_written() {
+        match shared.bounded(shared.store.delete_worker_metrics(&registration.item)).await {
+            Ok(true) => break,
+            // A write of which it is not known whether it was applied may have left another time there.
+            Ok(false) => match shared.bounded(shared.store.worker_metrics()).await {
+                Ok(workers) => {
+                    let item = workers
+                        .into_iter()
+                        .find(|item| item.worker == shared.worker && registration.item.may_replace(item));
+                    let Some(item) = item else { break };
+                    if let Ok(true) = shared.bounded(shared.store.delete_worker_metrics(&item)).await {
+                        break;
+                    }
+                }
+                Err(error) => warn!(%error, "cannot look for the worker's metrics; trying again"),
+            },
+            Err(error) => warn!(%error, "cannot remove the worker's metrics; trying again"),
+        }
+        shared.env.sleep(shared.timing.renew_retry()).await;
+    }
+    debug!("left the plan");
+}
+
+impl Registration {
+    /// A registration that is to be written.
+    pub(crate) fn new(shared: &Shared) -> Self {
+        let mut item = WorkerMetrics::new(shared.worker.clone(), shared.env.timestamp());
+        item.heartbeat = Some(Heartbeat { incarnation: shared.env.random(), beat: 0 });
+        let now = shared.env.now();
+        Self { item, next_report: now.plus(REPORT_INTERVAL), cpu: CpuMeter::new(&*shared.env) }
+    }
+
+    fn was_written(&self) -> bool {
+        self.item.heartbeat.is_some_and(|heartbeat| heartbeat.beat > 0)
+    }
+
+    /// Takes in the load since the last report.
+    fn report(&mut self, shared: &Shared) {
+        self.next_report = shared.env.now().plus(REPORT_INTERVAL);
+        let Some(percent) = self.cpu.percent(&*shared.env) else { return };
+        let samples = self.item.samples.entry(CPU.to_owned()).or_default();
+        samples.push(percent);
+        let surplus = samples.len().saturating_sub(MAX_SAMPLES);
+        samples.drain(..surplus);
+        self.item.operating_range.insert(CPU.to_owned(), vec![shared.settings.max_cpu_percent]);
+    }
+
+    async fn write(&mut self, shared: &Shared) -> Result<MetricsWrite, StoreError> {
+        let fresh = WorkerMetrics::new(shared.worker.clone(), shared.env.timestamp());
+        self.item.last_update = fresh.last_update;
+        self.item.support_heartbeat = fresh.support_heartbeat;
+        if let Some(heartbeat) = &mut self.item.heartbeat {
+            heartbeat.beat += 1;
+        }
+        shared.bounded(shared.store.put_worker_metrics(&self.item)).await
+    }
+}
+
+/// How busy the machine was between two looks.
+#[derive(Debug)]
+struct CpuMeter(Option<shardwell_core::CpuTime>);
+
+impl CpuMeter {
+    fn new(env: &dyn Env) -> Self {
+        Self(env.cpu_time())
+    }
+
+    /// The share since the last look, in percent; `None` where it cannot be told.
+    fn percent(&mut self, env: &dyn Env) -> Option<f64> {
+        let (before, now) = (self.0, env.cpu_time());
+        self.0 = now;
+        now?.percent_since(&before?)
+    }
+}

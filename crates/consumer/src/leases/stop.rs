@@ -1,0 +1,60 @@
+//! Stopping: out of the plan, everything handed over, and a last look for what arrived meanwhile.
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use shardwell_core::{EnvExt, Monotonic, StoreError, Task};
+use tracing::{info, warn};
+
+use super::Stop;
+use super::hand_over::pass_on;
+use crate::worker::Shared;
+
+/// Hands over all that this worker has, by the deadline and a lease duration more at the latest; what is left then expires.
+pub(super) async fn run(shared: &Shared, deadline: Monotonic, mut holding: FuturesUnordered<Task<()>>) {
+    for lease in shared.held.all() {
+        lease.tell(Stop::Drain { deadline });
+    }
+    // Handing over takes a few writes after the consumers' deadline.
+    let end = deadline.plus(shared.timing.duration());
+    let all = async {
+        while holding.next().await.is_some() {}
+        if !shared.is_failed_without_release() {
+            look_once_more(shared).await;
+        }
+    };
+    if shared.env.deadline(end, all).await.is_err() {
+        warn!("not every lease could be handed over in time; the rest will expire");
+    }
+}
+
+/// Passes on what was given to this worker before everybody knew that it stops.
+///
+/// Nobody who looks for a successor from now on finds this worker; and who found it before, and gives it a lease only now, looks
+/// again afterwards and takes it back.
+async fn look_once_more(shared: &Shared) {
+    let mut left_plan = shared.left_plan.subscribe();
+    // An error means that the task which removes the item is gone; there is nothing more to wait for.
+    let _ = left_plan.wait_for(|left| *left).await;
+    loop {
+        match pass_all_on(shared).await {
+            Ok(0) => return,
+            Ok(leases) => info!(leases, "passed on leases that were given to this worker while it stopped"),
+            Err(error) => {
+                warn!(%error, "cannot look for leases that were given to this worker while it stopped; trying again");
+                shared.env.sleep(shared.timing.renew_retry()).await;
+            }
+        }
+    }
+}
+
+/// Passes on every lease that is this worker's; tells how many.
+async fn pass_all_on(shared: &Shared) -> Result<usize, StoreError> {
+    let mut passed_on = 0;
+    for key in shared.bounded(shared.store.leases_of(&shared.worker)).await? {
+        let row = shared.bounded(shared.store.lease(&key)).await?;
+        let Some(row) = row.filter(|row| row.actual_owner() == Some(&shared.worker)) else { continue };
+        pass_on(shared, &row).await?;
+        passed_on += 1;
+    }
+    Ok(passed_on)
+}

@@ -1,0 +1,293 @@
+//! What one observer sees of a fleet, on its own clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::{Heartbeat, Lease, LeaseKey, Monotonic, Timestamp, WorkerId, WorkerMetrics};
+
+/// What one observer has seen of leases and workers, and when.
+///
+/// Nothing here compares clocks of different machines. A lease has expired for this observer when *it* has seen the same
+/// counter for longer than the lease duration; a worker lives for as long as it is seen to write something. First sight
+/// starts the time, so an observer that has just started judges nothing expired and nobody dead.
+#[derive(Clone, Debug, Default)]
+pub struct Observations {
+    leases: BTreeMap<LeaseKey, SeenLease>,
+    workers: BTreeMap<WorkerId, SeenWorker>,
+}
+
+#[derive(Clone, Debug)]
+struct SeenLease {
+    counter: u64,
+    /// Since when the counter is seen like this.
+    since: Monotonic,
+    owner: Option<WorkerId>,
+    handoff: Option<SeenHandoff>,
+    throughput_kbps: Option<f64>,
+}
+
+#[derive(Clone, Debug)]
+struct SeenHandoff {
+    from: WorkerId,
+    to: Option<WorkerId>,
+    since: Monotonic,
+}
+
+#[derive(Clone, Debug, Default)]
+struct SeenWorker {
+    /// The worker's item as it was last seen.
+    item: Option<(Option<Heartbeat>, Timestamp)>,
+    /// When something was last seen that only the living do; `None` before anything was.
+    alive_at: Option<Monotonic>,
+}
+
+/// Since when the newest sign of life of a worker may be, by whose item it is: ours is written thrice per lease duration by
+/// those who have no leases to renew; a Java worker's every 30 s, and it counts as alive for twice that (KCL).
+const JAVA_PATIENCE: Duration = Duration::from_secs(60);
+
+/// An item that is older than this when it is first seen, by wall clocks that may disagree, tells nothing of its worker: it is
+/// alive once it is seen to change.
+const STALE_AT_FIRST_SIGHT: Duration = Duration::from_secs(60);
+
+/// How fast a change of throughput becomes visible. What a lease reports swings with every batch, and leases that move because
+/// of that are never at rest.
+const THROUGHPUT_SMOOTHING: Duration = Duration::from_secs(60);
+
+impl Observations {
+    /// Takes note of a listing of leases that was asked for at `asked`; forgets leases that are no longer there.
+    ///
+    /// The time is that of the question: the answer may be older than its arrival, never older than that.
+    pub fn observe(&mut self, leases: &[Lease], asked: Monotonic) {
+        let mut seen = BTreeMap::new();
+        for lease in leases {
+            let before = self.leases.remove(&lease.key);
+            let owner = lease.actual_owner();
+            if let (Some(before), Some(owner)) = (&before, owner)
+                && before.owner.as_ref() == Some(owner)
+                && before.counter != lease.counter
+            {
+                self.workers.entry(owner.clone()).or_default().alive_at = Some(asked);
+            }
+            seen.insert(lease.key.clone(), SeenLease::new(lease, before, asked));
+        }
+        self.leases = seen;
+    }
+
+    /// Takes note of the workers' items that were asked for at `asked`, with the wall clock at `wall`; forgets workers that have
+    /// neither an item nor a lease.
+    pub fn observe_workers(&mut self, workers: &[WorkerMetrics], asked: Monotonic, wall: Timestamp) {
+        for (id, seen) in &mut self.workers {
+            if !workers.iter().any(|metrics| metrics.worker == *id) {
+                seen.item = None;
+            }
+        }
+        for metrics in workers {
+            let seen = self.workers.entry(metrics.worker.clone()).or_default();
+            let item = Some((metrics.heartbeat, metrics.last_update));
+            let is_fresh = match seen.item {
+                Some(_) => seen.item != item,
+                None => wall.since(metrics.last_update) <= STALE_AT_FIRST_SIGHT,
+            };
+            if is_fresh {
+                seen.alive_at = Some(asked);
+            }
+            seen.item = item;
+        }
+        let owners: BTreeSet<&WorkerId> = self.leases.values().filter_map(|lease| lease.owner.as_ref()).collect();
+        self.workers.retain(|id, seen| seen.item.is_some() || owners.contains(id));
+    }
+
+    /// Whether the counter of a lease, as given, has not changed for longer than `duration`.
+    pub fn is_expired(&self, lease: &Lease, duration: Duration, now: Monotonic) -> bool {
+        self.leases
+            .get(&lease.key)
+            .is_some_and(|seen| seen.counter == lease.counter && now.since(seen.since) > duration)
+    }
+
+    /// Since when the handoff of a lease, as given, is seen to be under way.
+    pub fn handoff_since(&self, lease: &Lease) -> Option<Monotonic> {
+        let seen = self.leases.get(&lease.key)?.handoff.as_ref()?;
+        (Some(&seen.from) == lease.checkpoint_owner.as_ref() && seen.to == lease.owner).then_some(seen.since)
+    }
+
+    /// The throughput of a lease in KiB per second, without its swings; `None` where none was reported.
+    pub fn throughput_kbps(&self, lease: &Lease) -> Option<f64> {
+        self.leases.get(&lease.key).map_or(lease.throughput_kbps, |seen| seen.throughput_kbps)
+    }
+
+    /// Whether a worker has shown a sign of life lately: it was seen to renew a lease or to write its item.
+    pub fn is_alive(&self, worker: &WorkerId, duration: Duration, now: Monotonic) -> bool {
+        self.workers
+            .get(worker)
+            .is_some_and(|seen| seen.silent_for(now).is_some_and(|time| time <= seen.patience(duration)))
+    }
+
+    /// Whether a worker was alive and has not shown a sign of life for too long. A worker of which nothing was ever seen is
+    /// neither alive nor dead.
+    pub fn is_dead(&self, worker: &WorkerId, duration: Duration, now: Monotonic) -> bool {
+        self.workers
+            .get(worker)
+            .is_some_and(|seen| seen.silent_for(now).is_some_and(|time| time > seen.patience(duration)))
+    }
+}
+
+impl SeenLease {
+    fn new(lease: &Lease, before: Option<Self>, asked: Monotonic) -> Self {
+        let unchanged = before.as_ref().filter(|before| before.counter == lease.counter);
+        let handoff = lease.checkpoint_owner.as_ref().map(|from| {
+            let same = before.as_ref().and_then(|before| before.handoff.as_ref());
+            let same = same.filter(|seen| seen.from == *from && seen.to == lease.owner);
+            let since = same.map_or(asked, |seen| seen.since);
+            SeenHandoff { from: from.clone(), to: lease.owner.clone(), since }
+        });
+        let reported = lease.throughput_kbps.filter(|kbps| kbps.is_finite());
+        let throughput_kbps = match (&before, reported) {
+            (Some(Self { throughput_kbps: Some(old), since, .. }), Some(new)) if unchanged.is_none() => {
+                let weight = 1.0 - (-asked.since(*since).as_secs_f64() / THROUGHPUT_SMOOTHING.as_secs_f64()).exp();
+                Some(old + weight * (new - old))
+            }
+            (Some(Self { throughput_kbps: Some(old), .. }), _) => Some(*old),
+            (_, new) => new,
+        };
+        Self {
+            counter: lease.counter,
+            since: unchanged.map_or(asked, |before| before.since),
+            owner: lease.actual_owner().cloned(),
+            handoff,
+            throughput_kbps,
+        }
+    }
+}
+
+impl SeenWorker {
+    fn silent_for(&self, now: Monotonic) -> Option<Duration> {
+        self.alive_at.map(|at| now.since(at))
+    }
+
+    fn patience(&self, duration: Duration) -> Duration {
+        match self.item {
+            Some((None, _)) => duration.max(JAVA_PATIENCE),
+            Some((Some(_), _)) | None => duration,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Checkpoint;
+
+    const DURATION: Duration = Duration::from_secs(10);
+    const NOON: Timestamp = Timestamp::from_millis(1_357_041_600_000);
+
+    fn at(seconds: u64) -> Monotonic {
+        Monotonic::from_origin(Duration::from_secs(seconds))
+    }
+
+    fn lease(owner: &str, counter: u64) -> Lease {
+        let mut lease = Lease::new("a".into(), Checkpoint::TrimHorizon);
+        lease.owner = Some(owner.into());
+        lease.counter = counter;
+        lease
+    }
+
+    fn item(worker: &str, beat: u64) -> WorkerMetrics {
+        let mut metrics = WorkerMetrics::new(worker.into(), NOON);
+        metrics.heartbeat = Some(Heartbeat { incarnation: 1, beat });
+        metrics
+    }
+
+    #[test]
+    fn a_lease_expires_when_its_counter_stood_still_since_it_was_first_seen() {
+        let mut observations = Observations::default();
+        assert!(!observations.is_expired(&lease("w", 1), DURATION, at(1_000_000)), "never seen");
+        observations.observe(&[lease("w", 1)], at(0));
+        observations.observe(&[lease("w", 1)], at(8));
+        assert!(!observations.is_expired(&lease("w", 1), DURATION, at(10)));
+        assert!(observations.is_expired(&lease("w", 1), DURATION, at(11)), "seen since 0");
+        assert!(!observations.is_expired(&lease("w", 2), DURATION, at(11)), "another counter than the one seen");
+        observations.observe(&[lease("w", 2)], at(11));
+        assert!(!observations.is_expired(&lease("w", 2), DURATION, at(20)), "its owner lives");
+    }
+
+    #[test]
+    fn whoever_renews_or_writes_its_item_is_alive() {
+        let mut observations = Observations::default();
+        let mut look = |leases: &[Lease], items: &[WorkerMetrics], seconds| {
+            observations.observe(leases, at(seconds));
+            observations.observe_workers(items, at(seconds), NOON);
+            let states = ["idle", "busy"].map(|w| {
+                (
+                    observations.is_alive(&w.into(), DURATION, at(seconds)),
+                    observations.is_dead(&w.into(), DURATION, at(seconds)),
+                )
+            });
+            states.map(|state| match state {
+                (true, false) => "alive",
+                (false, true) => "dead",
+                (false, false) => "unknown",
+                (true, true) => unreachable!("both"),
+            })
+        };
+        assert_eq!(look(&[], &[], 0), ["unknown", "unknown"]);
+        assert_eq!(look(&[lease("busy", 1)], &[item("idle", 1)], 1), ["alive", "unknown"], "it may have been given");
+        assert_eq!(look(&[lease("busy", 2)], &[item("idle", 1)], 9), ["alive", "alive"]);
+        assert_eq!(look(&[lease("busy", 3)], &[item("idle", 1)], 12), ["dead", "alive"]);
+        assert_eq!(look(&[lease("busy", 3)], &[item("idle", 2)], 23), ["alive", "dead"]);
+        assert_eq!(look(&[lease("idle", 4)], &[item("idle", 2)], 34), ["dead", "unknown"], "to be given is no sign");
+        assert_eq!(look(&[lease("idle", 5)], &[], 35), ["alive", "unknown"], "stopping, and still renewing");
+        assert_eq!(look(&[], &[], 36), ["unknown", "unknown"], "forgotten");
+    }
+
+    #[test]
+    fn an_old_item_is_no_sign_of_life_before_it_changes() {
+        let mut observations = Observations::default();
+        let later = NOON.plus(Duration::from_secs(61));
+        observations.observe_workers(&[item("w", 1)], at(0), later);
+        assert!(!observations.is_alive(&"w".into(), DURATION, at(0)));
+        assert!(!observations.is_dead(&"w".into(), DURATION, at(100)));
+        observations.observe_workers(&[item("w", 2)], at(1), later);
+        assert!(observations.is_alive(&"w".into(), DURATION, at(1)), "its wall clock is wrong");
+    }
+
+    #[test]
+    fn a_java_worker_is_alive_for_a_minute() {
+        let mut observations = Observations::default();
+        observations.observe_workers(&[WorkerMetrics::new("w".into(), NOON)], at(0), NOON);
+        assert!(observations.is_alive(&"w".into(), DURATION, at(60)));
+        assert!(observations.is_dead(&"w".into(), DURATION, at(61)));
+    }
+
+    #[test]
+    fn a_handoff_is_timed_from_when_it_is_first_seen() {
+        let mut observations = Observations::default();
+        let handoff = |to: &str, counter| Lease { checkpoint_owner: Some("old".into()), ..lease(to, counter) };
+        observations.observe(&[lease("old", 1)], at(0));
+        assert_eq!(observations.handoff_since(&lease("old", 1)), None);
+        observations.observe(&[handoff("new", 1)], at(5));
+        observations.observe(&[handoff("new", 2)], at(9));
+        assert_eq!(observations.handoff_since(&handoff("new", 3)), Some(at(5)), "renewals do not matter");
+        assert_eq!(observations.handoff_since(&handoff("other", 3)), None);
+        observations.observe(&[handoff("other", 3)], at(12));
+        assert_eq!(observations.handoff_since(&handoff("other", 3)), Some(at(12)));
+    }
+
+    #[test]
+    fn throughput_is_smoothed_over_a_minute() {
+        let mut observations = Observations::default();
+        let reporting = |kbps, counter| Lease { throughput_kbps: kbps, ..lease("w", counter) };
+        observations.observe(&[reporting(None, 0)], at(0));
+        assert_eq!(observations.throughput_kbps(&reporting(None, 0)), None);
+        observations.observe(&[reporting(Some(100.0), 1)], at(3));
+        assert_eq!(observations.throughput_kbps(&reporting(None, 0)), Some(100.0));
+        observations.observe(&[reporting(Some(0.0), 2)], at(6));
+        let soon = observations.throughput_kbps(&reporting(None, 0)).expect("known");
+        assert!((94.0..97.0).contains(&soon), "{soon}");
+        observations.observe(&[reporting(Some(0.0), 2)], at(60));
+        assert_eq!(observations.throughput_kbps(&reporting(None, 0)), Some(soon), "nothing new was reported");
+        for n in 3..60 {
+            observations.observe(&[reporting(Some(0.0), n)], at(60 + n * 3));
+        }
+        assert!(observations.throughput_kbps(&reporting(None, 0)).expect("known") < 10.0);
+    }
+}

@@ -1,0 +1,215 @@
+//! From what an observer sees to what a plan is made of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{Held, MoveKind, PlanSettings, PlannedLease, PlannedWorker, plan};
+use crate::leasing::{Observations, Unfinished};
+use crate::{Lease, LeaseKey, Monotonic, WorkerId, WorkerMetrics};
+
+/// A fleet as an observer sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Fleet<'a> {
+    /// Every lease.
+    pub leases: &'a [Lease],
+    /// Every worker's item.
+    pub workers: &'a [WorkerMetrics],
+    /// The workers that are to hand over what they have.
+    pub draining: &'a BTreeSet<WorkerId>,
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// How long a lease holds without being renewed.
+    pub lease_duration: Duration,
+    /// How long an owner may take to hand a lease over.
+    pub handoff_deadline: Duration,
+}
+
+impl Fleet<'_> {
+    /// What to plan, at `now`.
+    ///
+    /// - Leases that are finished, or that wait for a parent, are nobody's business.
+    /// - A lease is free if nobody has it, if it has expired, or if its owner is dead: a lease that was given to a dead worker
+    ///   need not expire first.
+    /// - Those workers get leases that have an item and are alive.
+    pub fn snapshot(
+        &self,
+        observations: &Observations,
+        patience: &Patience,
+        now: Monotonic,
+    ) -> (Vec<PlannedLease>, Vec<PlannedWorker>) {
+        let unfinished = Unfinished::of(self.leases);
+        let wanted = self.leases.iter().filter(|lease| !lease.is_finished() && !unfinished.block(lease));
+        let leases = wanted.map(|lease| PlannedLease {
+            key: lease.key.clone(),
+            throughput_kbps: observations.throughput_kbps(lease),
+            held: held(lease, observations, patience, now),
+        });
+        let alive =
+            self.workers.iter().filter(|metrics| observations.is_alive(&metrics.worker, patience.lease_duration, now));
+        (leases.collect(), alive.map(|metrics| self.planned(metrics)).collect())
+    }
+
+    fn planned(&self, metrics: &WorkerMetrics) -> PlannedWorker {
+        PlannedWorker {
+            id: metrics.worker.clone(),
+            is_busy: is_busy(metrics),
+            is_draining: self.draining.contains(&metrics.worker),
+        }
+    }
+
+    /// Who is to get each of the leases of a worker that leaves; none for those that nobody has room for.
+    ///
+    /// The worker itself asks, and it has observed nobody: whoever has an item counts as alive, since a leader removes the items
+    /// of the dead.
+    pub fn successors(&self, leaving: &WorkerId, settings: &PlanSettings) -> BTreeMap<LeaseKey, WorkerId> {
+        let wanted = self.leases.iter().filter(|lease| !lease.is_finished());
+        let leases = wanted.filter_map(|lease| {
+            let held = match (lease.actual_owner(), &lease.owner) {
+                (Some(actual), _) if actual == leaving => Held::Free,
+                (Some(_), Some(to)) if lease.handoff_requested() => Held::HandedTo(to.clone()),
+                (Some(owner), _) => Held::By(owner.clone()),
+                (None, _) => return None,
+            };
+            Some(PlannedLease { key: lease.key.clone(), throughput_kbps: lease.throughput_kbps, held })
+        });
+        let leases: Vec<PlannedLease> = leases.collect();
+        let others = self.workers.iter().filter(|metrics| metrics.worker != *leaving);
+        let others: Vec<PlannedWorker> = others.map(|metrics| self.planned(metrics)).collect();
+        let moves = plan(&leases, &others, settings).moves.into_iter();
+        moves.filter(|change| change.kind == MoveKind::Free).map(|change| (change.key, change.to)).collect()
+    }
+}
+
+fn held(lease: &Lease, observations: &Observations, patience: &Patience, now: Monotonic) -> Held {
+    let Some(owner) = lease.actual_owner() else { return Held::Free };
+    let duration = patience.lease_duration;
+    if observations.is_expired(lease, duration, now) || observations.is_dead(owner, duration, now) {
+        return Held::Free;
+    }
+    match (lease.handoff_requested(), &lease.owner) {
+        (true, Some(to)) => {
+            // The owner learns of it up to a renewal later than it is seen here.
+            let limit = patience.handoff_deadline + duration;
+            let since = observations.handoff_since(lease).unwrap_or(now);
+            if now.since(since) > limit { Held::Overdue(to.clone()) } else { Held::HandedTo(to.clone()) }
+        }
+        (true, None) | (false, _) => Held::By(owner.clone()),
+    }
+}
+
+/// The KCL's short name of CPU utilisation, in percent.
+pub const CPU: &str = "C";
+
+/// Whether a worker's newest CPU utilisation is above its operating range.
+fn is_busy(metrics: &WorkerMetrics) -> bool {
+    let newest = metrics.samples.get(CPU).and_then(|samples| samples.last());
+    let range = metrics.operating_range.get(CPU).and_then(|range| range.first());
+    newest.zip(range).is_some_and(|(newest, range)| newest > range)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Checkpoint, Timestamp};
+
+    const PATIENCE: Patience =
+        Patience { lease_duration: Duration::from_secs(10), handoff_deadline: Duration::from_secs(30) };
+
+    fn at(seconds: u64) -> Monotonic {
+        Monotonic::from_origin(Duration::from_secs(seconds))
+    }
+
+    fn lease(shard: &str, owner: Option<&str>) -> Lease {
+        let mut lease = Lease::new(shard.into(), Checkpoint::TrimHorizon);
+        lease.owner = owner.map(Into::into);
+        lease
+    }
+
+    fn handed(shard: &str, from: &str, to: &str) -> Lease {
+        Lease { checkpoint_owner: Some(from.into()), ..lease(shard, Some(to)) }
+    }
+
+    fn items(workers: &[&str]) -> Vec<WorkerMetrics> {
+        workers.iter().map(|id| WorkerMetrics::new((*id).into(), Timestamp::default())).collect()
+    }
+
+    /// What is held by whom, `seconds` after everything was first seen; `renewed` leases were renewed since.
+    fn seen(mut leases: Vec<Lease>, renewed: &[&str], seconds: u64) -> Vec<(String, Held)> {
+        let mut observations = Observations::default();
+        observations.observe(&leases, at(0));
+        for _ in 0..2 {
+            for lease in leases.iter_mut().filter(|lease| renewed.contains(&lease.shard.as_str())) {
+                lease.counter += 1;
+            }
+            observations.observe(&leases, at(seconds));
+        }
+        let fleet = Fleet { leases: &leases, workers: &[], draining: &BTreeSet::new() };
+        let (leases, _) = fleet.snapshot(&observations, &PATIENCE, at(seconds));
+        leases.into_iter().map(|lease| (lease.key.to_string(), lease.held)).collect()
+    }
+
+    #[test]
+    fn what_nobody_has_or_renews_is_free() {
+        let leases = vec![lease("a", None), lease("b", Some("w")), handed("c", "w", "x"), handed("d", "v", "x")];
+        let by = |held: Vec<(String, Held)>| held.into_iter().map(|(_, held)| held).collect::<Vec<_>>();
+        let [free, w, x] = [Held::Free, Held::By("w".into()), Held::HandedTo("x".into())];
+        assert_eq!(by(seen(leases.clone(), &[], 10)), [free.clone(), w.clone(), x.clone(), x.clone()]);
+        assert_eq!(by(seen(leases, &["b", "c"], 11)), [free.clone(), w, x, free]);
+    }
+
+    #[test]
+    fn a_handoff_that_takes_too_long_is_overdue() {
+        let of = |seconds| seen(vec![handed("a", "w", "x")], &["a"], seconds).remove(0).1;
+        assert_eq!(of(40), Held::HandedTo("x".into()));
+        assert_eq!(of(41), Held::Overdue("x".into()));
+    }
+
+    #[test]
+    fn the_finished_and_the_blocked_are_left_out() {
+        let mut leases = vec![lease("p", Some("w")), lease("c", None), lease("f", None)];
+        leases[1].parents = ["p".into()].into();
+        leases[2].checkpoint = Checkpoint::ShardEnd;
+        let keys = |leases: Vec<Lease>| seen(leases, &[], 0).into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+        assert_eq!(keys(leases.clone()), ["p"]);
+        leases[0].checkpoint = Checkpoint::ShardEnd;
+        assert_eq!(keys(leases), ["c"]);
+    }
+
+    #[test]
+    fn what_was_given_to_a_dead_worker_does_not_have_to_expire() {
+        let mut observations = Observations::default();
+        let mut given = lease("a", Some("alive"));
+        observations.observe(&[given.clone()], at(0));
+        observations.observe_workers(&items(&["dead", "alive"]), at(0), Timestamp::default());
+        given.counter += 1;
+        observations.observe(&[given.clone()], at(59));
+        given.counter += 1;
+        given.owner = Some("dead".into());
+        observations.observe(&[given.clone()], at(61));
+        let (leases, workers) = (vec![given], items(&["dead", "alive"]));
+        let fleet = Fleet { leases: &leases, workers: &workers, draining: &BTreeSet::new() };
+        let (leases, workers) = fleet.snapshot(&observations, &PATIENCE, at(61));
+        assert_eq!(leases[0].held, Held::Free);
+        assert_eq!(workers.iter().map(|worker| worker.id.as_str()).collect::<Vec<_>>(), ["alive"]);
+    }
+
+    #[test]
+    fn a_worker_that_leaves_spreads_what_it_has_over_those_that_stay() {
+        let owned = |n: usize, owner: &str| lease(&format!("s{n}"), Some(owner));
+        let mut leases: Vec<Lease> = (0..6).map(|n| owned(n, "leaving")).collect();
+        leases.extend((6..8).map(|n| owned(n, "b")));
+        leases.push(handed("h", "leaving", "c"));
+        leases.push(lease("nobody's", None));
+        let workers = items(&["leaving", "b", "c", "drained"]);
+        let draining = ["drained".into()].into();
+        let fleet = Fleet { leases: &leases, workers: &workers, draining: &draining };
+        let successors = fleet.successors(&"leaving".into(), &PlanSettings::default());
+        let count = |id: &str| successors.values().filter(|to| to.as_str() == id).count();
+        assert_eq!((successors.len(), count("b"), count("c")), (7, 3, 4), "{successors:?}");
+        let alone = Fleet { leases: &leases, workers: &items(&["leaving"]), draining: &BTreeSet::new() };
+        assert!(alone.successors(&"leaving".into(), &PlanSettings::default()).is_empty());
+    }
+}
