@@ -12,8 +12,10 @@
 
 mod dead_letters;
 mod env;
+mod fleet;
 mod lease_store;
 
 pub use dead_letters::FaultyDeadLetterSink;
 pub use env::SimEnv;
+pub use fleet::{Invariant, Kind, Lie, Options, Outcome, Tally, Violation, run};
 pub use lease_store::{Fault, FaultPlan, FaultyLeaseStore};

@@ -21,8 +21,14 @@ impl WorkerHandle {
         self.shared.status()
     }
 
-    /// Whether the worker has claimed what it could and opened all of it, so that records put from now on are read; false
-    /// again once it stops. For readiness probes.
+    /// Whether the worker leads its fleet just now. Costs no call to anything.
+    pub fn leads(&self) -> bool {
+        *self.shared.leads.borrow()
+    }
+
+    /// Whether somebody plans for this worker, it has looked for what it was given, and it has opened all of that, so that
+    /// records put from now on are read; false again once it stops. For readiness probes. In a fleet, other workers may not be
+    /// there yet, and this one may be given more or less at any time.
     pub fn is_ready(&self) -> bool {
         self.shared.is_ready()
     }

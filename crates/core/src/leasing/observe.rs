@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::{Heartbeat, Lease, LeaseKey, Monotonic, Timestamp, WorkerId, WorkerMetrics};
+use crate::{Heartbeat, Lease, LeaseKey, Monotonic, Timestamp, WorkerId, WorkerMetrics, WriteToken};
 
 /// What one observer has seen of leases and workers, and when.
 ///
@@ -19,9 +19,12 @@ pub struct Observations {
 #[derive(Clone, Debug)]
 struct SeenLease {
     counter: u64,
+    token: Option<WriteToken>,
     /// Since when the counter is seen like this.
     since: Monotonic,
     owner: Option<WorkerId>,
+    /// Whether the owner was seen to renew it.
+    taken_up: bool,
     handoff: Option<SeenHandoff>,
     throughput_kbps: Option<f64>,
 }
@@ -37,8 +40,12 @@ struct SeenHandoff {
 struct SeenWorker {
     /// The worker's item as it was last seen.
     item: Option<(Option<Heartbeat>, Timestamp)>,
-    /// When something was last seen that only the living do; `None` before anything was.
-    alive_at: Option<Monotonic>,
+    /// Whether an item was seen that is not there any more.
+    has_left: bool,
+    /// When something was last seen that only the living do; before anything was, when the worker was first seen.
+    since: Monotonic,
+    /// Whether anything was.
+    was_alive: bool,
 }
 
 /// Since when the newest sign of life of a worker may be, by whose item it is: ours is written thrice per lease duration by
@@ -63,10 +70,9 @@ impl Observations {
             let before = self.leases.remove(&lease.key);
             let owner = lease.actual_owner();
             if let (Some(before), Some(owner)) = (&before, owner)
-                && before.owner.as_ref() == Some(owner)
-                && before.counter != lease.counter
+                && before.is_renewed(lease)
             {
-                self.workers.entry(owner.clone()).or_default().alive_at = Some(asked);
+                self.workers.entry(owner.clone()).or_default().is_seen_alive(asked);
             }
             seen.insert(lease.key.clone(), SeenLease::new(lease, before, asked));
         }
@@ -78,20 +84,21 @@ impl Observations {
     pub fn observe_workers(&mut self, workers: &[WorkerMetrics], asked: Monotonic, wall: Timestamp) {
         for (id, seen) in &mut self.workers {
             if !workers.iter().any(|metrics| metrics.worker == *id) {
-                seen.item = None;
+                seen.has_left |= seen.item.take().is_some();
             }
         }
         for metrics in workers {
-            let seen = self.workers.entry(metrics.worker.clone()).or_default();
+            let first_seen = || SeenWorker { since: asked, ..SeenWorker::default() };
+            let seen = self.workers.entry(metrics.worker.clone()).or_insert_with(first_seen);
             let item = Some((metrics.heartbeat, metrics.last_update));
             let is_fresh = match seen.item {
                 Some(_) => seen.item != item,
                 None => wall.since(metrics.last_update) <= STALE_AT_FIRST_SIGHT,
             };
             if is_fresh {
-                seen.alive_at = Some(asked);
+                seen.is_seen_alive(asked);
             }
-            seen.item = item;
+            (seen.item, seen.has_left) = (item, false);
         }
         let owners: BTreeSet<&WorkerId> = self.leases.values().filter_map(|lease| lease.owner.as_ref()).collect();
         self.workers.retain(|id, seen| seen.item.is_some() || owners.contains(id));
@@ -110,28 +117,41 @@ impl Observations {
         (Some(&seen.from) == lease.checkpoint_owner.as_ref() && seen.to == lease.owner).then_some(seen.since)
     }
 
+    /// Whether the owner of a lease, as given, was seen to renew it. One that was not may not have found it yet.
+    pub fn is_taken_up(&self, lease: &Lease) -> bool {
+        self.leases.get(&lease.key).is_some_and(|seen| seen.taken_up && seen.owner.as_ref() == lease.actual_owner())
+    }
+
     /// The throughput of a lease in KiB per second, without its swings; `None` where none was reported.
     pub fn throughput_kbps(&self, lease: &Lease) -> Option<f64> {
         self.leases.get(&lease.key).map_or(lease.throughput_kbps, |seen| seen.throughput_kbps)
     }
 
-    /// Whether a worker has shown a sign of life lately: it was seen to renew a lease or to write its item.
-    pub fn is_alive(&self, worker: &WorkerId, duration: Duration, now: Monotonic) -> bool {
-        self.workers
-            .get(worker)
-            .is_some_and(|seen| seen.silent_for(now).is_some_and(|time| time <= seen.patience(duration)))
+    /// Whether a worker has taken itself out of the plan: it stops, and hands over what it has.
+    pub fn is_leaving(&self, worker: &WorkerId) -> bool {
+        self.workers.get(worker).is_some_and(|seen| seen.has_left)
     }
 
-    /// Whether a worker was alive and has not shown a sign of life for too long. A worker of which nothing was ever seen is
-    /// neither alive nor dead.
+    /// Whether a worker has shown a sign of life lately: it was seen to renew a lease or to write its item.
+    pub fn is_alive(&self, worker: &WorkerId, duration: Duration, now: Monotonic) -> bool {
+        self.workers.get(worker).is_some_and(|seen| seen.was_alive && !seen.is_silent(duration, now))
+    }
+
+    /// Whether a worker has not shown a sign of life for too long, since it last did or was first seen.
     pub fn is_dead(&self, worker: &WorkerId, duration: Duration, now: Monotonic) -> bool {
-        self.workers
-            .get(worker)
-            .is_some_and(|seen| seen.silent_for(now).is_some_and(|time| time > seen.patience(duration)))
+        self.workers.get(worker).is_some_and(|seen| seen.is_silent(duration, now))
     }
 }
 
 impl SeenLease {
+    /// Whether its owner has renewed a lease since: the counter has risen, and not because somebody gave it the lease, which
+    /// leaves the token of the last renewal. A Java worker's renewals leave it too, so of a row without a token the counter
+    /// must be believed.
+    fn is_renewed(&self, lease: &Lease) -> bool {
+        let by_owner = self.owner.as_ref() == lease.actual_owner() && self.counter != lease.counter;
+        by_owner && (lease.token.is_none() || self.token != lease.token)
+    }
+
     fn new(lease: &Lease, before: Option<Self>, asked: Monotonic) -> Self {
         let unchanged = before.as_ref().filter(|before| before.counter == lease.counter);
         let handoff = lease.checkpoint_owner.as_ref().map(|from| {
@@ -140,6 +160,9 @@ impl SeenLease {
             let since = same.map_or(asked, |seen| seen.since);
             SeenHandoff { from: from.clone(), to: lease.owner.clone(), since }
         });
+        let same_owner = before.as_ref().is_some_and(|before| before.owner.as_ref() == lease.actual_owner());
+        let taken_up =
+            before.as_ref().is_some_and(|before| before.is_renewed(lease) || (same_owner && before.taken_up));
         let reported = lease.throughput_kbps.filter(|kbps| kbps.is_finite());
         let throughput_kbps = match (&before, reported) {
             (Some(Self { throughput_kbps: Some(old), since, .. }), Some(new)) if unchanged.is_none() => {
@@ -151,8 +174,10 @@ impl SeenLease {
         };
         Self {
             counter: lease.counter,
+            token: lease.token,
             since: unchanged.map_or(asked, |before| before.since),
             owner: lease.actual_owner().cloned(),
+            taken_up,
             handoff,
             throughput_kbps,
         }
@@ -160,8 +185,12 @@ impl SeenLease {
 }
 
 impl SeenWorker {
-    fn silent_for(&self, now: Monotonic) -> Option<Duration> {
-        self.alive_at.map(|at| now.since(at))
+    const fn is_seen_alive(&mut self, asked: Monotonic) {
+        (self.since, self.was_alive) = (asked, true);
+    }
+
+    fn is_silent(&self, duration: Duration, now: Monotonic) -> bool {
+        now.since(self.since) > self.patience(duration)
     }
 
     fn patience(&self, duration: Duration) -> Duration {
@@ -240,12 +269,25 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_that_is_given_to_its_owner_again_is_no_sign_of_life() {
+        let mut observations = Observations::default();
+        let with_token = |counter, token| Lease { token: Some(WriteToken::new(token)), ..lease("w", counter) };
+        observations.observe(&[with_token(1, 7)], at(0));
+        observations.observe(&[with_token(2, 8)], at(1));
+        observations.observe(&[with_token(3, 8)], at(9));
+        assert!(observations.is_alive(&"w".into(), DURATION, at(11)));
+        assert!(observations.is_dead(&"w".into(), DURATION, at(12)));
+    }
+
+    #[test]
     fn an_old_item_is_no_sign_of_life_before_it_changes() {
         let mut observations = Observations::default();
         let later = NOON.plus(Duration::from_secs(61));
         observations.observe_workers(&[item("w", 1)], at(0), later);
         assert!(!observations.is_alive(&"w".into(), DURATION, at(0)));
-        assert!(!observations.is_dead(&"w".into(), DURATION, at(100)));
+        assert!(
+            !observations.is_dead(&"w".into(), DURATION, at(10)) && observations.is_dead(&"w".into(), DURATION, at(11))
+        );
         observations.observe_workers(&[item("w", 2)], at(1), later);
         assert!(observations.is_alive(&"w".into(), DURATION, at(1)), "its wall clock is wrong");
     }
@@ -256,6 +298,35 @@ mod tests {
         observations.observe_workers(&[WorkerMetrics::new("w".into(), NOON)], at(0), NOON);
         assert!(observations.is_alive(&"w".into(), DURATION, at(60)));
         assert!(observations.is_dead(&"w".into(), DURATION, at(61)));
+    }
+
+    #[test]
+    fn a_lease_is_taken_up_once_its_owner_renewed_it() {
+        let mut observations = Observations::default();
+        let mut look = |lease: Lease, seconds| {
+            observations.observe(&[lease.clone()], at(seconds));
+            observations.is_taken_up(&lease)
+        };
+        assert!(!look(lease("a", 1), 0), "it may have been given just now");
+        assert!(look(lease("a", 2), 1) && look(lease("a", 2), 2));
+        assert!(!look(lease("b", 3), 3));
+        assert!(look(lease("b", 4), 4));
+        let handoff = Lease { owner: Some("c".into()), checkpoint_owner: Some("b".into()), ..lease("b", 4) };
+        assert!(look(handoff, 5), "it is still b's");
+    }
+
+    #[test]
+    fn whoever_removes_its_item_and_has_leases_is_leaving() {
+        let mut observations = Observations::default();
+        let mut look = |items: &[WorkerMetrics]| {
+            observations.observe(&[lease("w", 1)], at(0));
+            observations.observe_workers(items, at(0), NOON);
+            observations.is_leaving(&"w".into())
+        };
+        assert!(!look(&[]), "it never had an item");
+        assert!(!look(&[item("w", 1)]));
+        assert!(look(&[]) && look(&[]));
+        assert!(!look(&[item("w", 2)]), "it is there again");
     }
 
     #[test]

@@ -52,6 +52,14 @@ impl MemoryLeaseStore {
         Self::default()
     }
 
+    /// Changes a row as somebody may who does not go by the protocol: another program, an operator. For tests. Does nothing
+    /// where there is no such row.
+    pub fn edit(&self, key: &LeaseKey, change: impl FnOnce(&mut Lease)) {
+        if let Some(row) = self.table().leases.get_mut(key) {
+            change(row);
+        }
+    }
+
     /// No write leaves the table half done, so a panic elsewhere does not spoil it.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)

@@ -50,6 +50,7 @@ impl Loads {
                 Held::By(worker) if draining.contains(worker) => loads.homeless.push(lease),
                 Held::By(worker) => loads.begin_with(index.get(worker), lease, true),
                 Held::HandedTo(worker) => loads.begin_with(index.get(worker), lease, false),
+                Held::ByLeaving => {}
                 Held::Free | Held::Overdue(_) => loads.homeless.push(lease),
             }
         }

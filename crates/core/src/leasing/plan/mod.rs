@@ -5,7 +5,8 @@
 //! as nothing changes.
 //!
 //! 1. Leases without a living owner are given to the least loaded workers, the heaviest first.
-//! 2. If the loads are more than a tenth apart from their mean, leases move from the most to the least loaded worker, each
+//! 2. Nothing more while a worker stops: it hands over what it has by itself. Otherwise,
+//!    if the loads are more than a tenth apart from their mean, leases move from the most to the least loaded worker, each
 //!    the one that brings the two closest together, until loads are close or no move makes a difference.
 
 mod fleet;
@@ -67,8 +68,11 @@ pub enum Held {
     Free,
     /// This worker, which renews it.
     By(WorkerId),
-    /// It is being handed over to this worker. Nothing is to be done about it.
+    /// It was given to this worker, which has not taken it up yet; or it is being handed over. Nothing is to be done about it.
     HandedTo(WorkerId),
+    /// By a worker that stops and hands over what it has. Where it goes decides who has too much, so nothing is balanced
+    /// before it is there.
+    ByLeaving,
     /// It was to be handed over to this worker, and that has taken too long.
     Overdue(WorkerId),
 }
@@ -135,14 +139,15 @@ pub fn plan(leases: &[PlannedLease], workers: &[PlannedWorker], settings: &PlanS
         let kind = match &leases[lease].held {
             Held::Overdue(_) => MoveKind::Overdue,
             Held::By(from) => MoveKind::Drain { from: from.clone() },
-            Held::Free | Held::HandedTo(_) => MoveKind::Free,
+            Held::Free | Held::HandedTo(_) | Held::ByLeaving => MoveKind::Free,
         };
         match loads.place(lease) {
             Some(to) => drop(targets.insert(&leases[lease].key, (to, kind))),
             None => spillover += usize::from(!matches!(kind, MoveKind::Drain { .. })),
         }
     }
-    if loads.are_apart(settings.tolerance) {
+    let is_in_flux = leases.iter().any(|lease| lease.held == Held::ByLeaving);
+    if !is_in_flux && loads.are_apart(settings.tolerance) {
         // Once leases move, loads are brought closer than they have to be, so that a little change does not move them again.
         while loads.are_apart(settings.tolerance / 2.0)
             && let Some((lease, to)) = loads.next_move()
@@ -153,7 +158,7 @@ pub fn plan(leases: &[PlannedLease], workers: &[PlannedWorker], settings: &PlanS
                 (Held::By(from), None) => {
                     targets.insert(&leases[lease].key, (to, MoveKind::Balance { from: from.clone() }));
                 }
-                (Held::Free | Held::HandedTo(_) | Held::Overdue(_), None) => {}
+                (Held::Free | Held::HandedTo(_) | Held::Overdue(_) | Held::ByLeaving, None) => {}
             }
         }
     }

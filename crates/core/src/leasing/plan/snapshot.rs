@@ -33,7 +33,7 @@ impl Fleet<'_> {
     /// - Leases that are finished, or that wait for a parent, are nobody's business.
     /// - A lease is free if nobody has it, if it has expired, or if its owner is dead: a lease that was given to a dead worker
     ///   need not expire first.
-    /// - Those workers get leases that have an item and are alive.
+    /// - Those workers get leases that have an item, are alive, and renew all that they have.
     pub fn snapshot(
         &self,
         observations: &Observations,
@@ -47,9 +47,13 @@ impl Fleet<'_> {
             throughput_kbps: observations.throughput_kbps(lease),
             held: held(lease, observations, patience, now),
         });
-        let alive =
-            self.workers.iter().filter(|metrics| observations.is_alive(&metrics.worker, patience.lease_duration, now));
-        (leases.collect(), alive.map(|metrics| self.planned(metrics)).collect())
+        let is_expired = |lease: &&Lease| observations.is_expired(lease, patience.lease_duration, now);
+        let negligent: BTreeSet<&WorkerId> =
+            self.leases.iter().filter(is_expired).filter_map(Lease::actual_owner).collect();
+        let takes = |metrics: &&WorkerMetrics| {
+            observations.is_alive(&metrics.worker, patience.lease_duration, now) && !negligent.contains(&metrics.worker)
+        };
+        (leases.collect(), self.workers.iter().filter(takes).map(|metrics| self.planned(metrics)).collect())
     }
 
     fn planned(&self, metrics: &WorkerMetrics) -> PlannedWorker {
@@ -96,7 +100,9 @@ fn held(lease: &Lease, observations: &Observations, patience: &Patience, now: Mo
             let since = observations.handoff_since(lease).unwrap_or(now);
             if now.since(since) > limit { Held::Overdue(to.clone()) } else { Held::HandedTo(to.clone()) }
         }
-        (true, None) | (false, _) => Held::By(owner.clone()),
+        _ if observations.is_leaving(owner) => Held::ByLeaving,
+        (true, None) | (false, _) if observations.is_taken_up(lease) => Held::By(owner.clone()),
+        (true, None) | (false, _) => Held::HandedTo(owner.clone()),
     }
 }
 
@@ -156,7 +162,8 @@ mod tests {
         let leases = vec![lease("a", None), lease("b", Some("w")), handed("c", "w", "x"), handed("d", "v", "x")];
         let by = |held: Vec<(String, Held)>| held.into_iter().map(|(_, held)| held).collect::<Vec<_>>();
         let [free, w, x] = [Held::Free, Held::By("w".into()), Held::HandedTo("x".into())];
-        assert_eq!(by(seen(leases.clone(), &[], 10)), [free.clone(), w.clone(), x.clone(), x.clone()]);
+        let given = Held::HandedTo("w".into());
+        assert_eq!(by(seen(leases.clone(), &[], 10)), [free.clone(), given, x.clone(), x.clone()]);
         assert_eq!(by(seen(leases, &["b", "c"], 11)), [free.clone(), w, x, free]);
     }
 
@@ -194,6 +201,18 @@ mod tests {
         let (leases, workers) = fleet.snapshot(&observations, &PATIENCE, at(61));
         assert_eq!(leases[0].held, Held::Free);
         assert_eq!(workers.iter().map(|worker| worker.id.as_str()).collect::<Vec<_>>(), ["alive"]);
+    }
+
+    #[test]
+    fn who_does_not_renew_gets_nothing_more() {
+        let mut observations = Observations::default();
+        let leases = [lease("a", Some("dying")), lease("b", None)];
+        observations.observe(&leases, at(0));
+        let workers = items(&["dying", "well"]);
+        observations.observe_workers(&workers, at(9), Timestamp::default());
+        let fleet = Fleet { leases: &leases, workers: &workers, draining: &BTreeSet::new() };
+        let takers = |seconds| fleet.snapshot(&observations, &PATIENCE, at(seconds)).1.len();
+        assert_eq!((takers(10), takers(11)), (2, 1), "its item is fresh, its lease has expired");
     }
 
     #[test]

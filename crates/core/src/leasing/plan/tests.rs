@@ -23,7 +23,7 @@ fn carried_out(leases: &[PlannedLease], plan: &Plan) -> Vec<PlannedLease> {
     let after = |lease: &PlannedLease| match (moves.get(&lease.key), &lease.held) {
         (Some(change), _) => PlannedLease { held: Held::By(change.to.clone()), ..lease.clone() },
         (None, Held::HandedTo(to)) => PlannedLease { held: Held::By(to.clone()), ..lease.clone() },
-        (None, Held::Free | Held::By(_) | Held::Overdue(_)) => lease.clone(),
+        (None, Held::Free | Held::By(_) | Held::Overdue(_) | Held::ByLeaving) => lease.clone(),
     };
     leases.iter().map(after).collect()
 }
@@ -128,6 +128,17 @@ fn a_busy_worker_gets_nothing_while_others_have_room() {
     assert!(some.moves.iter().all(|change| change.to != worker(0)));
     let all = plan(&leases, &fleet, &PlanSettings { max_leases_for_worker: 3, ..PlanSettings::default() });
     assert_eq!((all.moves.len(), all.spillover), (8, 0));
+}
+
+#[test]
+fn nothing_is_balanced_while_a_worker_hands_over_what_it_has() {
+    let mut leases: Vec<_> = (0..6).map(|n| lease(n, 1.0, Held::By(worker(0)))).collect();
+    leases.push(lease(6, 1.0, Held::ByLeaving));
+    leases.push(lease(7, 1.0, Held::Free));
+    let moves = plan(&leases, &workers(0..2), &PlanSettings::default()).moves;
+    assert_eq!(moves, [Move { key: leases[7].key.clone(), to: worker(1), kind: MoveKind::Free }]);
+    leases.remove(6);
+    assert!(plan(&leases, &workers(0..2), &PlanSettings::default()).moves.len() > 1);
 }
 
 #[test]

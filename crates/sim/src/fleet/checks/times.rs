@@ -1,0 +1,254 @@
+//! How long things take: L4, L6, L7.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use shardwell_core::leasing::Unfinished;
+use shardwell_core::{Lease, LeaseKey, Monotonic, ShardId, WorkerId};
+
+use super::leases::{Write, show};
+use crate::fleet::tally::Invariant;
+use crate::fleet::weather::ProcessId;
+use crate::fleet::world::State;
+
+/// The defaults of a worker.
+const LEASE: Duration = Duration::from_secs(10);
+const PLANNING: Duration = Duration::from_secs(2);
+const DISCOVERY: Duration = Duration::from_secs(1);
+const HEARTBEAT: Duration = Duration::from_secs(3);
+const RENEWAL: Duration = Duration::from_millis(3334);
+
+/// For calls to the table, timers and clocks that differ.
+const SLACK: Duration = Duration::from_millis(1500);
+
+/// What a fleet needs at most to be at rest after something went wrong: a lease expires, the leader's lock with it, and a
+/// leader that has seen nothing before must see every lease stand still.
+const RECOVERY: Duration = Duration::from_secs(10 + 10 + 10 + 2 * 3 + 3 * 2 + 1 + 4);
+
+/// Who serves the leases, and since when nothing was wrong.
+#[derive(Debug)]
+pub(crate) struct Times {
+    services: BTreeMap<LeaseKey, Service>,
+    /// When something last went wrong, or changed.
+    disturbed: Monotonic,
+    /// When something changed, or went wrong, before that.
+    disturbed_before: Monotonic,
+    changed: Monotonic,
+}
+
+#[derive(Clone, Debug)]
+enum Service {
+    By(ProcessId),
+    Nobody(Gap),
+}
+
+/// A time in which nobody works on a shard.
+#[derive(Clone, Debug)]
+struct Gap {
+    since: Monotonic,
+    why: Why,
+}
+
+/// What a gap began with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// Its owner gave it to another one.
+    HandedOver,
+    /// Its owner died while nothing else was wrong.
+    Crashed {
+        /// Whether it was the leader.
+        led: bool,
+    },
+    /// Anything else.
+    Other,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        let zero = Monotonic::ZERO;
+        Self { services: BTreeMap::new(), disturbed: zero, disturbed_before: zero, changed: zero }
+    }
+}
+
+impl State {
+    /// Something goes wrong.
+    pub(crate) fn disturb(&mut self) {
+        self.times.disturbed_before = self.times.disturbed;
+        self.times.disturbed = self.now;
+        self.change();
+        for service in self.times.services.values_mut() {
+            if let Service::Nobody(gap) = service {
+                gap.why = Why::Other;
+            }
+        }
+    }
+
+    /// The fleet or the stream changes, as it may.
+    pub(crate) fn change(&mut self) {
+        self.times.changed = self.now;
+    }
+
+    /// Whether nothing was wrong for long enough to be at rest before `since`.
+    fn was_quiet(&self, disturbed: Monotonic) -> bool {
+        self.now.since(disturbed) > RECOVERY
+    }
+
+    /// A process dies or stands still.
+    pub(crate) fn is_gone(&mut self, process: ProcessId, crashed: bool) {
+        let quiet = self.was_quiet(self.times.disturbed);
+        let led = self.processes[process].leads();
+        self.disturb();
+        let why = if quiet && crashed { Why::Crashed { led } } else { Why::Other };
+        for service in self.times.services.values_mut() {
+            if matches!(service, Service::By(by) if *by == process) {
+                *service = Service::Nobody(Gap { since: self.now, why });
+            }
+        }
+    }
+
+    /// A process goes on. What nobody took meanwhile is its own still; if it has lost it to time, it begins anew.
+    pub(crate) fn goes_on(&mut self, process: ProcessId) {
+        self.disturb();
+        for (key, service) in &mut self.times.services {
+            if self.leases.holder(key) == Some(process) {
+                *service = Service::By(process);
+            }
+        }
+    }
+
+    /// A process begins to work on a shard.
+    pub(crate) fn serves(&mut self, process: ProcessId, shard: &ShardId, row: Option<&Lease>) {
+        let key = LeaseKey::from(shard);
+        if let Some(row) = row {
+            self.term_served(process, row);
+        }
+        self.log_of(process, format_args!("serves {key}"));
+        if let Some(Service::Nobody(gap)) = self.times.services.get(&key) {
+            let took = self.now.since(gap.since);
+            let bound = match gap.why {
+                Why::HandedOver if self.was_quiet(self.times.disturbed) => Some(DISCOVERY),
+                Why::Crashed { led } => {
+                    Some(LEASE + 2 * PLANNING + DISCOVERY + if led { LEASE + HEARTBEAT } else { Duration::ZERO })
+                }
+                Why::HandedOver | Why::Other => None,
+            };
+            if let Some(bound) = bound {
+                self.tally.exercise(Invariant::L4);
+                if took > bound.mul_f64(1.05) + SLACK {
+                    let what = format!("nobody served {key} for {took:?}, which is more than {bound:?}: {:?}", gap.why);
+                    self.violated(Invariant::L4, what);
+                }
+            }
+        }
+        self.times.services.insert(key, Service::By(process));
+    }
+
+    /// Nobody of ours works on a shard.
+    pub(super) fn forget_service(&mut self, key: &LeaseKey) {
+        let gap = Gap { since: self.now, why: Why::Other };
+        self.times.services.insert(key.clone(), Service::Nobody(gap));
+    }
+
+    pub(super) fn time_of_write(&mut self, process: ProcessId, write: Write, before: &Lease, after: &Lease) {
+        if after.is_finished() && !before.is_finished() {
+            self.change();
+        }
+        let moves = matches!(write, Write::Assignment | Write::HandoffStart);
+        if moves && !after.is_finished() {
+            self.check_rest(process, write, before, after);
+        }
+        if matches!(write, Write::Assignment | Write::Eviction) {
+            let in_order = self.is_handed_over(process, write, &before.key);
+            let to_another = after.owner.as_ref().is_some_and(|owner| self.is_live(owner));
+            let why = if in_order && to_another { Why::HandedOver } else { Why::Other };
+            let since = match self.times.services.get(&before.key) {
+                Some(Service::Nobody(gap)) => gap.clone(),
+                _ => Gap { since: self.now, why },
+            };
+            self.times.services.insert(before.key.clone(), Service::Nobody(since));
+        }
+    }
+
+    /// L6: what moves although nothing has changed for long.
+    fn check_rest(&mut self, process: ProcessId, write: Write, before: &Lease, after: &Lease) {
+        if self.is_at_rest() {
+            let what = format!(
+                "{} wrote {write:?} although nothing had changed for {:?}: {} -> {}",
+                self.name(process),
+                self.now.since(self.times.changed),
+                show(before),
+                show(after)
+            );
+            self.violated(Invariant::L6, what);
+        }
+    }
+
+    /// Whether the last change is longer ago than what follows from it may take: three rounds of planning, after a new leader
+    /// was found; a handoff, of which its owner hears with a renewal, and which waits for a running batch; a discovery.
+    fn is_at_rest(&self) -> bool {
+        let follows = 3 * PLANNING + HEARTBEAT + RENEWAL + 2 * self.scenario.batch_time + DISCOVERY + 2 * SLACK;
+        self.now.since(self.times.changed) > follows.mul_f64(1.05) && self.was_quiet(self.times.disturbed)
+    }
+
+    /// Looks at all leases, once a second.
+    pub(crate) fn tick(&mut self, leases: &[Lease]) {
+        if self.weather.is_bad(self.now) || self.processes.iter().any(|process| process.is_frozen()) {
+            self.disturb();
+        }
+        let unfinished = Unfinished::of(leases);
+        let wanted: Vec<&Lease> =
+            leases.iter().filter(|lease| !lease.is_finished() && !unfinished.block(lease)).collect();
+        self.check_gaps(&wanted);
+        if self.is_at_rest() {
+            self.tally.exercise(Invariant::L6);
+            self.check_balance(&wanted);
+        }
+        let known: std::collections::BTreeSet<&LeaseKey> = leases.iter().map(|lease| &lease.key).collect();
+        self.times.services.retain(|key, _| known.contains(key));
+    }
+
+    fn check_gaps(&mut self, wanted: &[&Lease]) {
+        let has_room = self.processes.iter().any(|process| process.takes_leases());
+        let mut late = Vec::new();
+        let now = self.now;
+        for lease in wanted {
+            let gap = Gap { since: now, why: Why::Other };
+            let service = self.times.services.entry(lease.key.clone()).or_insert(Service::Nobody(gap));
+            let Service::Nobody(gap) = service else { continue };
+            if !has_room {
+                gap.since = now;
+            }
+            let since = gap.since.max(self.times.disturbed);
+            if now.since(since) > RECOVERY {
+                late.push((lease.key.clone(), now.since(since)));
+            }
+        }
+        self.tally.exercise(Invariant::L4);
+        for (key, time) in late {
+            self.violated(Invariant::L4, format!("nobody serves {key} for {time:?}"));
+        }
+    }
+
+    /// L7.
+    fn check_balance(&mut self, wanted: &[&Lease]) {
+        let takers: Vec<&WorkerId> =
+            self.processes.iter().filter(|process| process.takes_leases()).map(|process| &process.id).collect();
+        if takers.is_empty() {
+            return;
+        }
+        let mut counts: BTreeMap<&WorkerId, usize> = takers.iter().map(|id| (*id, 0)).collect();
+        for lease in wanted {
+            if let Some(count) = lease.actual_owner().and_then(|owner| counts.get_mut(owner)) {
+                *count += 1;
+            }
+        }
+        let mean = wanted.len() as f64 / counts.len() as f64;
+        let allowed = (mean * 0.1).max(1.0);
+        let uneven = counts.values().any(|count| (*count as f64 - mean).abs() > allowed);
+        let text = format!("{counts:?} although nothing had changed for {:?}", self.now.since(self.times.changed));
+        self.tally.exercise(Invariant::L7);
+        if uneven {
+            self.violated(Invariant::L7, text);
+        }
+    }
+}
