@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use shardwell_core::delivery::ResumeState;
 use shardwell_core::{Assignment, Checkpoint, Conditional, Eviction, Lease, LeaseStore, ShardFilter, ShardId};
 
 use super::fleet::Fleet;
@@ -40,10 +41,7 @@ impl Fleet {
                 Some(Vec::new())
             }
             Kind::DeathInHandoff => Some(self.set_trap()),
-            Kind::Leave => self.any_live().map(|process| {
-                self.stop(process);
-                self.keep_alive()
-            }),
+            Kind::Leave => self.leave(),
             Kind::StopTogether => Some(self.stop_together()),
             Kind::RollingDeploy => Some(self.roll()),
             Kind::Drain => self.drain(),
@@ -117,6 +115,19 @@ impl Fleet {
         if few || self.world.state().random.bool() { vec![(after, Then::Join)] } else { Vec::new() }
     }
 
+    /// Somebody leaves; now and then somebody who has just come, and is being given leases.
+    fn leave(&mut self) -> Option<Vec<Later>> {
+        let fresh = self.world.state().random.f64() < 0.4;
+        if fresh {
+            let process = self.join();
+            let after = Duration::from_millis(self.between(500, 6000));
+            return Some(vec![(after, Then::Stop(process))]);
+        }
+        let process = self.any_live()?;
+        self.stop(process);
+        Some(self.keep_alive())
+    }
+
     fn set_trap(&mut self) -> Vec<Later> {
         let mut state = self.world.state();
         let victim = [Victim::OldOwner, Victim::NewOwner, Victim::Leader][state.random.usize(..3)];
@@ -175,7 +186,8 @@ impl Fleet {
     fn bad_weather(&self, kind: Kind) -> Vec<Later> {
         let process = self.any_live();
         let mut state = self.world.state();
-        let until = state.now.plus(Duration::from_secs(state.random.u64(3..45)));
+        let longest = if kind == Kind::HungProcessor { 100 } else { 45 };
+        let until = state.now.plus(Duration::from_secs(state.random.u64(3..longest)));
         // It befalls one, or all.
         let process = process.filter(|_| kind == Kind::HungProcessor || state.random.bool());
         let chance = match kind {
@@ -201,9 +213,15 @@ impl Fleet {
     fn foreign_worker(&self) -> Option<Vec<Later>> {
         let leases = self.world.leases();
         let unfinished = shardwell_core::leasing::Unfinished::of(&leases);
-        let (index, lease) = self.any_lease(|lease| {
+        let may = |lease: &Lease| {
             !lease.is_finished() && !unfinished.block(lease) && lease.checkpoint.position().is_some()
-        })?;
+        };
+        // Rather one beside whose checkpoint something is known.
+        let knows_more = |lease: &Lease| {
+            let state = lease.state().and_then(ResumeState::decode);
+            may(lease) && state.is_some_and(|state| state.finished.is_some())
+        };
+        let (index, lease) = self.any_lease(knows_more).or_else(|| self.any_lease(may))?;
         let assignment = Assignment::of(&lease, "java".into());
         let Some(Ok(Conditional::Applied(_))) = self.world.table.assign(&assignment).now_or_never() else {
             return None;

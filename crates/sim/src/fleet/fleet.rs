@@ -158,6 +158,9 @@ impl Fleet {
             }
             state.change();
             let stopping = state.processes[process].stopping;
+            if matches!(result, Ok(Ok(()))) {
+                state.has_stopped(process);
+            }
             let (allowed, text) = match result {
                 Ok(Ok(())) => (stopping, "in order, without being asked".to_owned()),
                 Ok(Err(error @ (WorkerError::DuplicateWorkerId { .. } | WorkerError::NotStarted { .. }))) => {

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use shardwell_core::delivery::{ResumeState, StoredPosition};
 use shardwell_core::{
     Assignment, CheckpointState, Conditional, Created, HandoffStart, Lease, LeaseKey, LeaseListing, LeaseStore,
     RenewOutcome, Renewal, StoreError, WorkerId, WorkerMetrics,
@@ -84,13 +85,27 @@ pub(crate) fn row(world: &World, mut row: Lease) -> Lease {
     match world.lie {
         Some(Lie::ChildBeforeParent) => row.parents.clear(),
         Some(Lie::OneParentOnly) => row.parents = row.parents.into_iter().take(1).collect(),
-        Some(Lie::ForeignStateTrusted) => {
-            row.checkpoint_state =
-                row.checkpoint_state.map(|state| CheckpointState { belongs_to: row.checkpoint, ..state });
-        }
+        Some(Lie::ForeignStateTrusted) => row.checkpoint_state = forged(world, &row),
         _ => {}
     }
     row
+}
+
+/// The state beside another checkpoint, made to look as if it belonged to this one.
+fn forged(world: &World, row: &Lease) -> Option<CheckpointState> {
+    let state = row.checkpoint_state.clone()?;
+    let belongs_to = row.checkpoint;
+    if state.belongs_to == belongs_to {
+        return Some(state);
+    }
+    let mut resume = ResumeState::decode(&state)?;
+    let position = belongs_to.position()?;
+    let coming: Vec<StoredPosition> = world.state().truth.positions_behind(&row.shard, position);
+    resume.first = Some(coming.first()?.clone());
+    if let Some(finished) = &mut resume.finished {
+        finished.last.1 = coming.get(usize::try_from(finished.last.0).ok()?)?.clone();
+    }
+    resume.encode().map(|(version, data)| CheckpointState { belongs_to, version, data })
 }
 
 /// A listing as it is told.

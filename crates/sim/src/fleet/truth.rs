@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use shardwell_core::delivery::StoredPosition;
 use shardwell_core::{ExtendedSequenceNumber, Monotonic, ShardId, Timestamp};
 
 use super::checks::TermId;
@@ -178,6 +179,11 @@ impl Truth {
     pub(crate) fn behind(&self, shard: &ShardId, position: ExtendedSequenceNumber) -> impl Iterator<Item = usize> {
         let records = self.shard_of(shard).map(|shard| shard.records.as_slice()).unwrap_or_default();
         records.iter().copied().filter(move |number| self.records[*number].position > position)
+    }
+
+    /// The positions of the records of a shard behind a position.
+    pub(crate) fn positions_behind(&self, shard: &ShardId, position: ExtendedSequenceNumber) -> Vec<StoredPosition> {
+        self.behind(shard, position).map(|number| self.records[number].position.into()).collect()
     }
 
     /// The first parent of a shard in which something is not settled.

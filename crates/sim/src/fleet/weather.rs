@@ -58,6 +58,15 @@ impl Weather {
         !self.0.is_empty()
     }
 
+    /// Whether leases cannot be written as they should.
+    pub(crate) fn keeps_from_writing(&self) -> bool {
+        let of_processors = |kind: Kind| {
+            use Kind::{FailingProcessor, HungProcessor, PanickingProcessor, SlowProcessor};
+            matches!(kind, SlowProcessor | HungProcessor | FailingProcessor | PanickingProcessor)
+        };
+        self.0.iter().any(|trouble| !of_processors(trouble.kind))
+    }
+
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }

@@ -7,7 +7,7 @@ use shardwell_core::{Checkpoint, ExtendedSequenceNumber, Lease, LeaseKey, Monoto
 
 use crate::fleet::tally::Invariant;
 use crate::fleet::weather::ProcessId;
-use crate::fleet::world::State;
+use crate::fleet::world::{Life, State};
 
 /// A process that has not renewed a lease for longer has stopped working on it, or will before anybody else begins.
 const TRUSTED: Duration = Duration::from_millis(8500);
@@ -76,6 +76,11 @@ impl LeaseChecks {
     /// The process that holds a lease.
     pub(crate) fn holder(&self, key: &LeaseKey) -> Option<ProcessId> {
         Some(self.terms[self.leases.get(key)?.holder?].process)
+    }
+
+    /// Since when the holder of a lease is asked to hand it over.
+    pub(crate) fn drain_since(&self, key: &LeaseKey) -> Option<Monotonic> {
+        self.terms[self.leases.get(key)?.holder?].drain_since
     }
 
     pub(crate) fn lease(&mut self, key: &LeaseKey) -> &mut LeaseTruth {
@@ -162,10 +167,31 @@ impl State {
         let in_order = self.is_handed_over(process, write, &before.key);
         match holder {
             Some(_) if in_order => self.tally.planned_moves += 1,
-            Some(_) => self.tally.forced_moves += 1,
+            Some(holder) => {
+                self.tally.forced_moves += 1;
+                self.check_taken(process, holder, before);
+            }
             None => {}
         }
         self.end_term(&before.key, in_order);
+    }
+
+    /// L6: whoever renews a lease keeps it, unless it takes too long to hand it over.
+    fn check_taken(&mut self, process: ProcessId, holder: ProcessId, before: &Lease) {
+        let Some(term) = self.leases.term_of(&before.key, holder).map(|term| &self.leases.terms[term]) else { return };
+        let renews = self.processes[holder].state == Life::Running && self.now.since(term.renewed) < TRUSTED;
+        let overdue = term.drain_since.is_some_and(|since| self.now.since(since) > self.scenario.handoff_deadline);
+        self.tally.exercise(Invariant::L6);
+        if renews && !overdue && before.actual_owner() == Some(&self.processes[holder].id) {
+            let what = format!("{} takes a lease from one who renews it: {}", self.name(process), show(before));
+            self.violated(Invariant::L6, what);
+        }
+    }
+
+    /// Whether a process has handed a lease over, and not got it back.
+    pub(super) fn has_handed_over(&self, key: &LeaseKey, process: ProcessId) -> bool {
+        let last = self.leases.terms.iter().rev().find(|term| term.key == *key && term.process == process);
+        last.and_then(|term| term.end).is_some_and(|end| end.in_order)
     }
 
     /// Whether a write of a process gives away what it holds itself, as it was asked to. A leader also gives away what it has

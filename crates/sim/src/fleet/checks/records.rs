@@ -44,8 +44,13 @@ impl State {
             self.violated(Invariant::P4, format!("two calls at a time: {handled:?}"));
         }
         let term = self.leases.term_of(&LeaseKey::from(&handled.shard), handled.process);
-        if let Some(term) = term {
-            self.check_attempt(handled, term);
+        match term {
+            Some(term) => self.check_attempt(handled, term),
+            None if self.has_handed_over(&LeaseKey::from(&handled.shard), handled.process) => {
+                self.tally.exercise(Invariant::L5);
+                self.violated(Invariant::L5, format!("the lease is handed over: {handled:?}"));
+            }
+            None => {}
         }
         for number in &handled.records {
             self.check_record(*number, handled, term);

@@ -31,9 +31,12 @@ pub(crate) struct Times {
     services: BTreeMap<LeaseKey, Service>,
     /// When something last went wrong, or changed.
     disturbed: Monotonic,
-    /// When something changed, or went wrong, before that.
-    disturbed_before: Monotonic,
+    /// When something changed, as it may.
     changed: Monotonic,
+    /// When something last went wrong that keeps leases from being written.
+    unwritable: Monotonic,
+    /// Workers that have stopped in order, and when.
+    stopped: Vec<(WorkerId, Monotonic)>,
 }
 
 #[derive(Clone, Debug)]
@@ -66,14 +69,13 @@ enum Why {
 impl Default for Times {
     fn default() -> Self {
         let zero = Monotonic::ZERO;
-        Self { services: BTreeMap::new(), disturbed: zero, disturbed_before: zero, changed: zero }
+        Self { services: BTreeMap::new(), disturbed: zero, changed: zero, unwritable: zero, stopped: Vec::new() }
     }
 }
 
 impl State {
     /// Something goes wrong.
     pub(crate) fn disturb(&mut self) {
-        self.times.disturbed_before = self.times.disturbed;
         self.times.disturbed = self.now;
         self.change();
         for service in self.times.services.values_mut() {
@@ -91,6 +93,12 @@ impl State {
     /// Whether nothing was wrong for long enough to be at rest before `since`.
     fn was_quiet(&self, disturbed: Monotonic) -> bool {
         self.now.since(disturbed) > RECOVERY
+    }
+
+    /// A worker has stopped in order.
+    pub(crate) fn has_stopped(&mut self, process: ProcessId) {
+        let id = self.processes[process].id.clone();
+        self.times.stopped.push((id, self.now));
     }
 
     /// A process dies or stands still.
@@ -192,13 +200,19 @@ impl State {
 
     /// Looks at all leases, once a second.
     pub(crate) fn tick(&mut self, leases: &[Lease]) {
-        if self.weather.is_bad(self.now) || self.processes.iter().any(|process| process.is_frozen()) {
+        let frozen = self.processes.iter().any(|process| process.is_frozen());
+        if self.weather.is_bad(self.now) || frozen {
             self.disturb();
+        }
+        if self.weather.keeps_from_writing() || frozen {
+            self.times.unwritable = self.now;
         }
         let unfinished = Unfinished::of(leases);
         let wanted: Vec<&Lease> =
             leases.iter().filter(|lease| !lease.is_finished() && !unfinished.block(lease)).collect();
         self.check_gaps(&wanted);
+        self.check_handoffs(leases);
+        self.check_stopped(leases);
         if self.is_at_rest() {
             self.tally.exercise(Invariant::L6);
             self.check_balance(&wanted);
@@ -226,6 +240,35 @@ impl State {
         self.tally.exercise(Invariant::L4);
         for (key, time) in late {
             self.violated(Invariant::L4, format!("nobody serves {key} for {time:?}"));
+        }
+    }
+
+    /// L4: whoever is asked for a lease hands it over by the deadline, or it is taken away.
+    fn check_handoffs(&mut self, leases: &[Lease]) {
+        // The owner hears of it, and has until the deadline; then the leader gives it a lease duration, and plans.
+        let bound = RENEWAL + self.scenario.handoff_deadline + LEASE + 3 * PLANNING + HEARTBEAT + 2 * SLACK;
+        for lease in leases.iter().filter(|lease| lease.handoff_requested()) {
+            let Some(since) = self.leases.drain_since(&lease.key) else { continue };
+            self.tally.exercise(Invariant::L4);
+            let time = self.now.since(since.max(self.times.unwritable));
+            if time > bound {
+                self.violated(Invariant::L4, format!("{} is not handed over after {time:?}", show(lease)));
+            }
+        }
+    }
+
+    /// L4: whoever has stopped in order leaves nothing behind. What it was given in the last moment is taken back.
+    fn check_stopped(&mut self, leases: &[Lease]) {
+        let (now, unwritable) = (self.now, self.times.unwritable);
+        self.times.stopped.retain(|(_, at)| now.since(*at) < RECOVERY);
+        let long_ago = |at: Monotonic| now.since(at) > 2 * SLACK && at.since(unwritable) > RECOVERY;
+        let stopped: Vec<WorkerId> =
+            self.times.stopped.iter().filter(|(_, at)| long_ago(*at)).map(|(id, _)| id.clone()).collect();
+        for lease in leases {
+            let Some(id) = stopped.iter().find(|id| lease.actual_owner() == Some(id)) else { continue };
+            if !self.is_live(id) {
+                self.violated(Invariant::L4, format!("{id} has stopped, and leaves {}", show(lease)));
+            }
         }
     }
 
