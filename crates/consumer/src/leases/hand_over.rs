@@ -39,54 +39,57 @@ pub(super) enum Passed {
 /// Passes a lease on that is this worker's by `row`.
 pub(super) async fn pass_on(shared: &Shared, row: &Lease) -> Result<Passed, StoreError> {
     let mut row = row.clone();
+    // Many leases are handed over at once, and what was true a moment ago is looked at again afterwards.
+    let mut known_since = shared.stopping_since().max(shared.env.now().minus(shared.settings.discovery_interval));
     loop {
-        let to = receiver(shared, &row).await?;
+        let to = receiver(shared, &row, known_since).await?;
         let answer = match &to {
             Some(to) => shared.bounded(shared.store.assign(&Assignment::of(&row, to.clone()))).await?,
             None => shared.bounded(shared.store.evict(&Eviction::of(&row))).await?,
         };
         match answer {
-            Conditional::Applied(after) => return make_sure(shared, &after, to).await,
             Conditional::Refused(Some(newer)) if newer.actual_owner() == Some(&shared.worker) => row = newer,
-            // An answer that was lost: this is what was written.
-            Conditional::Refused(Some(newer)) if to.is_some() && newer.owner == to => {
-                return make_sure(shared, &newer, to).await;
+            // Refused as well where the answer was lost: then this is what was written.
+            Conditional::Refused(Some(newer)) if to.is_none() || newer.owner != to => return Ok(Passed::Gone),
+            Conditional::Applied(newer) | Conditional::Refused(Some(newer)) => {
+                known_since = shared.env.now();
+                if will_be_found(shared, to.as_ref(), known_since).await? {
+                    return Ok(Passed::On(to));
+                }
+                warn!(lease = %newer.key, to = ?to, "the worker that a lease was given to has stopped; choosing another");
+                row = newer;
             }
-            Conditional::Refused(_) => return Ok(Passed::Gone),
+            Conditional::Refused(None) => return Ok(Passed::Gone),
         }
     }
 }
 
-/// Who is to have a lease.
-async fn receiver(shared: &Shared, row: &Lease) -> Result<Option<WorkerId>, StoreError> {
+/// Who is to have a lease, as far as is known since `known_since`.
+async fn receiver(shared: &Shared, row: &Lease, known_since: Monotonic) -> Result<Option<WorkerId>, StoreError> {
     if row.is_finished() {
         return Ok(None);
     }
-    // Many leases are handed over at once, and what was true a moment ago is looked at again afterwards.
-    let recent = shared.env.now().minus(shared.settings.discovery_interval);
-    if let (true, Some(to)) = (row.handoff_requested(), &row.owner)
-        && shared.roster.is_registered(shared, to, recent).await?
+    let promised_to = row.owner.as_ref().filter(|_| row.handoff_requested());
+    if let Some(to) = promised_to
+        && shared.roster.is_registered(shared, to, known_since).await?
     {
         return Ok(Some(to.clone()));
     }
-    match *shared.phase.borrow() {
-        Phase::Starting | Phase::Running if row.handoff_requested() => return Ok(Some(shared.worker.clone())),
-        Phase::Starting | Phase::Running => return Ok(None),
-        Phase::Stopping { .. } | Phase::Stopped => {}
+    let is_stopping = matches!(*shared.phase.borrow(), Phase::Stopping { .. } | Phase::Stopped);
+    match promised_to {
+        _ if is_stopping => shared.roster.successor(shared, &row.key, known_since).await,
+        Some(_) => Ok(Some(shared.worker.clone())),
+        None => Ok(None),
     }
-    shared.roster.successor(shared, &row.key, recent).await
 }
 
-/// Makes sure that whoever was given a lease is there to find it. A worker that stops removes its item, and then looks what it
-/// was given; so it either sees this lease, or is seen to be gone here.
-async fn make_sure(shared: &Shared, row: &Lease, to: Option<WorkerId>) -> Result<Passed, StoreError> {
-    let Some(to) = to.filter(|to| *to != shared.worker) else { return Ok(Passed::On(row.owner.clone())) };
-    if shared.roster.is_registered(shared, &to, shared.env.now()).await? {
-        return Ok(Passed::On(Some(to)));
+/// Whether whoever was given a lease is there to find it. A worker that stops removes its item, and then looks what it was
+/// given; so it either sees this lease, or is seen to be gone here.
+async fn will_be_found(shared: &Shared, to: Option<&WorkerId>, known_since: Monotonic) -> Result<bool, StoreError> {
+    match to {
+        Some(to) if *to != shared.worker => shared.roster.is_registered(shared, to, known_since).await,
+        Some(_) | None => Ok(true),
     }
-    warn!(lease = %row.key, %to, "the worker that a lease was given to has stopped; the lease is free again");
-    shared.bounded(shared.store.evict(&Eviction::of(row))).await?;
-    Ok(Passed::On(None))
 }
 
 /// Has everything that is wanted stored.

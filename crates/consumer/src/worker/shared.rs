@@ -178,6 +178,14 @@ impl Shared {
         });
     }
 
+    /// When this worker was told to stop; the origin of time if it was not.
+    pub(crate) fn stopping_since(&self) -> Monotonic {
+        match *self.phase.borrow() {
+            Phase::Stopping { deadline } => deadline.minus(self.settings.shutdown_deadline),
+            Phase::Starting | Phase::Running | Phase::Stopped => Monotonic::ZERO,
+        }
+    }
+
     pub(crate) fn stopped(&self) {
         self.phase.send_replace(Phase::Stopped);
         self.readiness.send_replace(());

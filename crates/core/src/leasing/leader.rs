@@ -58,18 +58,18 @@ impl LockWatch {
         self.lock().is_some_and(|lock| lock.standbys.contains(worker))
     }
 
-    /// Whether `worker` may try to take the lock now, if it is still as it was last seen.
+    /// When `worker` may try to take the lock, if it still is as it was last seen.
     ///
-    /// A lock that is not there may be taken at once; one that was given up too; another one when it stood still for as long
-    /// as it holds. Where the leader named standbys, the others give them one `heartbeat` more.
-    pub fn may_take(&self, worker: &WorkerId, heartbeat: Duration, now: Monotonic) -> bool {
-        let Some((lock, since)) = &self.seen else { return true };
-        let precedence =
-            if lock.standbys.is_empty() || lock.standbys.contains(worker) { Duration::ZERO } else { heartbeat };
-        match (lock.released, now.since(*since)) {
-            (true, time) => time >= precedence,
-            (false, time) => time > lock.duration + precedence,
-        }
+    /// A lock that is not there may be taken at once; one that was given up too; another one when it stood still for longer than
+    /// it holds. Where the leader named standbys, the others give them one `heartbeat` more.
+    pub fn free_at(&self, worker: &WorkerId, heartbeat: Duration) -> Monotonic {
+        /// Longer than it holds, and not just as long.
+        const LONGER: Duration = Duration::from_millis(1);
+        let Some((lock, since)) = &self.seen else { return Monotonic::ZERO };
+        let goes_first = lock.standbys.is_empty() || lock.standbys.contains(worker);
+        let precedence = if goes_first { Duration::ZERO } else { heartbeat };
+        let holds = if lock.released { Duration::ZERO } else { lock.duration + LONGER };
+        since.plus(holds + precedence)
     }
 }
 
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn a_lock_is_taken_when_it_stood_still_and_standbys_go_first() {
         let mut watch = LockWatch::default();
-        let may = |watch: &LockWatch, worker: &str, seconds| watch.may_take(&worker.into(), THREE, at(seconds));
+        let may = |watch: &LockWatch, worker: &str, seconds| watch.free_at(&worker.into(), THREE) <= at(seconds);
         assert!(may(&watch, "any", 0), "there is none");
         watch.observe(Some(lock("1", &["standby"])), at(0));
         watch.observe(Some(lock("1", &["standby"])), at(9));
@@ -135,8 +135,8 @@ mod tests {
     fn a_lock_that_was_given_up_is_taken_at_once() {
         let mut watch = LockWatch::default();
         watch.observe(Some(LeaderLock { released: true, ..lock("1", &["standby"]) }), at(0));
-        assert!(watch.may_take(&"standby".into(), THREE, at(0)));
-        assert!(!watch.may_take(&"any".into(), THREE, at(2)) && watch.may_take(&"any".into(), THREE, at(3)));
+        assert_eq!(watch.free_at(&"standby".into(), THREE), at(0));
+        assert_eq!(watch.free_at(&"any".into(), THREE), at(3));
     }
 
     #[test]

@@ -213,9 +213,8 @@ impl Fleet {
     fn foreign_worker(&self) -> Option<Vec<Later>> {
         let leases = self.world.leases();
         let unfinished = shardwell_core::leasing::Unfinished::of(&leases);
-        let may = |lease: &Lease| {
-            !lease.is_finished() && !unfinished.block(lease) && lease.checkpoint.position().is_some()
-        };
+        let may =
+            |lease: &Lease| !lease.is_finished() && !unfinished.block(lease) && lease.checkpoint.position().is_some();
         // Rather one beside whose checkpoint something is known.
         let knows_more = |lease: &Lease| {
             let state = lease.state().and_then(ResumeState::decode);

@@ -74,9 +74,12 @@ impl Lock {
         }
         let lock = shared.bounded(shared.store.leader_lock()).await?;
         self.watch.observe(lock, asked);
+        let free_at = self.watch.free_at(&shared.worker, self.timing.heartbeat());
         let now = shared.env.now();
-        if may_lead && self.watch.may_take(&shared.worker, self.timing.heartbeat(), now) {
+        if may_lead && free_at <= now {
             self.take(shared, standbys).await?;
+        } else if free_at > now {
+            self.next_turn = self.next_turn.min(free_at);
         }
         Ok(())
     }

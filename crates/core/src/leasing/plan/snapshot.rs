@@ -31,8 +31,8 @@ impl Fleet<'_> {
     /// What to plan, at `now`.
     ///
     /// - Leases that are finished, or that wait for a parent, are nobody's business.
-    /// - A lease is free if nobody has it, if it has expired, or if its owner is dead: a lease that was given to a dead worker
-    ///   need not expire first.
+    /// - A lease is free if nobody has it, or if it has expired; for a lease that was given to a dead worker, half of that time is
+    ///   enough.
     /// - Those workers get leases that have an item, are alive, and renew all that they have.
     pub fn snapshot(
         &self,
@@ -64,15 +64,17 @@ impl Fleet<'_> {
         }
     }
 
-    /// Who is to get each of the leases of a worker that leaves; none for those that nobody has room for.
+    /// Who is to get each of the leases of a worker that leaves, and of those that are gone; none for those that nobody has room
+    /// for.
     ///
     /// The worker itself asks, and it has observed nobody: whoever has an item counts as alive, since a leader removes the items
     /// of the dead.
     pub fn successors(&self, leaving: &WorkerId, settings: &PlanSettings) -> BTreeMap<LeaseKey, WorkerId> {
+        let is_there = |id: &WorkerId| self.workers.iter().any(|metrics| metrics.worker == *id);
         let wanted = self.leases.iter().filter(|lease| !lease.is_finished());
         let leases = wanted.filter_map(|lease| {
             let held = match (lease.actual_owner(), &lease.owner) {
-                (Some(actual), _) if actual == leaving => Held::Free,
+                (Some(actual), _) if actual == leaving || !is_there(actual) => Held::Free,
                 (Some(_), Some(to)) if lease.handoff_requested() => Held::HandedTo(to.clone()),
                 (Some(owner), _) => Held::By(owner.clone()),
                 (None, _) => return None,
@@ -90,7 +92,11 @@ impl Fleet<'_> {
 fn held(lease: &Lease, observations: &Observations, patience: &Patience, now: Monotonic) -> Held {
     let Some(owner) = lease.actual_owner() else { return Held::Free };
     let duration = patience.lease_duration;
-    if observations.is_expired(lease, duration, now) || observations.is_dead(owner, duration, now) {
+    // Two renewals and more are missing, and nothing else was heard of its owner. A shorter time says nothing: a worker that
+    // has just begun to renew was silent before.
+    let is_orphaned =
+        || observations.is_dead(owner, duration, now) && observations.is_expired(lease, duration / 2, now);
+    if observations.is_expired(lease, duration, now) || is_orphaned() {
         return Held::Free;
     }
     match (lease.handoff_requested(), &lease.owner) {
@@ -186,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_to_a_dead_worker_does_not_have_to_expire() {
+    fn what_was_given_to_a_dead_worker_need_not_expire_in_full() {
         let mut observations = Observations::default();
         let mut given = lease("a", Some("alive"));
         observations.observe(&[given.clone()], at(0));
@@ -198,8 +204,10 @@ mod tests {
         observations.observe(&[given.clone()], at(61));
         let (leases, workers) = (vec![given], items(&["dead", "alive"]));
         let fleet = Fleet { leases: &leases, workers: &workers, draining: &BTreeSet::new() };
-        let (leases, workers) = fleet.snapshot(&observations, &PATIENCE, at(61));
-        assert_eq!(leases[0].held, Held::Free);
+        let held = |seconds| fleet.snapshot(&observations, &PATIENCE, at(seconds)).0[0].held.clone();
+        assert_eq!((held(61), held(66)), (Held::HandedTo("dead".into()), Held::HandedTo("dead".into())));
+        assert_eq!(held(67), Held::Free);
+        let (_, workers) = fleet.snapshot(&observations, &PATIENCE, at(61));
         assert_eq!(workers.iter().map(|worker| worker.id.as_str()).collect::<Vec<_>>(), ["alive"]);
     }
 

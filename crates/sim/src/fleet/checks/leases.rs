@@ -1,6 +1,6 @@
 //! Who holds a lease, and what may be written to it: L1, L2, P2, P10.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use shardwell_core::{Checkpoint, ExtendedSequenceNumber, Lease, LeaseKey, Monotonic, ShardId};
@@ -29,6 +29,8 @@ pub(crate) enum Write {
 pub(crate) struct LeaseChecks {
     leases: BTreeMap<LeaseKey, LeaseTruth>,
     pub(crate) terms: Vec<Term>,
+    /// What processes have looked up of their own leases and not written since.
+    looked_up: BTreeSet<(ProcessId, LeaseKey)>,
 }
 
 /// What is known of a lease beside its row.
@@ -47,8 +49,6 @@ pub(crate) struct Term {
     pub(crate) process: ProcessId,
     /// The checkpoint that it began with.
     pub(crate) began_behind: Checkpoint,
-    /// Whether the process has begun to work on the shard.
-    served: bool,
     /// When it was last renewed.
     renewed: Monotonic,
     /// Since when the process is asked to hand it over.
@@ -125,7 +125,9 @@ impl State {
             let what = format!("{} wrote to {}, which is not its own", self.name(process), show(before));
             return self.violated(Invariant::L1, what);
         }
-        if let Some(term) = self.leases.term_of(&before.key, process) {
+        let looked_up = self.leases.looked_up.remove(&(process, before.key.clone()));
+        let taken_up = looked_up && !with_checkpoint;
+        if let Some(term) = self.leases.term_of(&before.key, process).filter(|_| !taken_up) {
             self.leases.terms[term].renewed = self.now;
             return;
         }
@@ -144,21 +146,18 @@ impl State {
             key: row.key.clone(),
             process,
             began_behind: row.checkpoint,
-            served: false,
             renewed: self.now,
-            drain_since: row.handoff_requested().then_some(self.now),
+            drain_since: (row.handoff_requested() || self.processes[process].stopping).then_some(self.now),
             end: None,
         });
         self.leases.lease(&row.key).holder = Some(term);
     }
 
-    /// A process begins to work on a shard. One that does so again has lost the lease to time in between, and found that
-    /// nobody else had taken it.
-    pub(super) fn term_served(&mut self, process: ProcessId, row: &Lease) {
-        let Some(term) = self.leases.term_of(&row.key, process) else { return };
-        if std::mem::replace(&mut self.leases.terms[term].served, true) {
-            self.begin_term(process, row);
-            self.leases.terms.last_mut().into_iter().for_each(|term| term.served = true);
+    /// A process looks a lease up. If it is its own, and the next write takes it up, then it had lost it to time, and found that
+    /// nobody else had taken it. (Whoever looks for the parents of a shard does so too, and then this errs on the safe side.)
+    pub(crate) fn looked_up(&mut self, process: ProcessId, row: &Lease) {
+        if row.actual_owner() == Some(&self.processes[process].id) {
+            self.leases.looked_up.insert((process, row.key.clone()));
         }
     }
 

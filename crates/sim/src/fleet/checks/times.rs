@@ -125,11 +125,8 @@ impl State {
     }
 
     /// A process begins to work on a shard.
-    pub(crate) fn serves(&mut self, process: ProcessId, shard: &ShardId, row: Option<&Lease>) {
+    pub(crate) fn serves(&mut self, process: ProcessId, shard: &ShardId) {
         let key = LeaseKey::from(shard);
-        if let Some(row) = row {
-            self.term_served(process, row);
-        }
         self.log_of(process, format_args!("serves {key}"));
         if let Some(Service::Nobody(gap)) = self.times.services.get(&key) {
             let took = self.now.since(gap.since);

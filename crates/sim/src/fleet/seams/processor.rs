@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use shardwell_consumer::{
     Batch, LaneContext, Outcome, ProcessError, ProcessResultExt, RecordFailure, RecordProcessor, Start,
 };
-use shardwell_core::{Checkpoint, Env, EnvExt, LeaseKey};
+use shardwell_core::{Checkpoint, Env, EnvExt};
 
 use crate::SimEnv;
 use crate::fleet::checks::{Handled, TermId, number_of};
@@ -47,8 +47,7 @@ enum Severity {
 impl RecordProcessor for SimProcessor {
     async fn initialize(&mut self, _: &Start) -> Result<Option<Checkpoint>, ProcessError> {
         if self.lane.lane == 0 {
-            let row = self.world.lease(&LeaseKey::from(&self.lane.shard));
-            self.world.state().serves(self.process, &self.lane.shard, row.as_ref());
+            self.world.state().serves(self.process, &self.lane.shard);
         }
         Ok(None)
     }

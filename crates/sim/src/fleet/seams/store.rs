@@ -164,8 +164,15 @@ impl LeaseStore for SimStore {
     }
 
     async fn lease(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
-        let (world, key) = (self.world.clone(), key.clone());
-        self.send(async move { Ok(world.table.lease(&key).await?.map(|row| lies::row(&world, row))) }).await
+        let (world, process, key) = (self.world.clone(), self.process, key.clone());
+        self.send(async move {
+            let row = world.table.lease(&key).await?;
+            if let Some(row) = &row {
+                world.state().looked_up(process, row);
+            }
+            Ok(row.map(|row| lies::row(&world, row)))
+        })
+        .await
     }
 
     async fn leases_of(&self, worker: &WorkerId) -> Result<Vec<LeaseKey>, StoreError> {
