@@ -17,6 +17,7 @@ mod lock;
 pub mod metrics;
 mod processor;
 mod records;
+mod watch;
 mod worker;
 
 pub use ::metrics as metrics_facade;

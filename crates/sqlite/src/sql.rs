@@ -44,7 +44,7 @@ pub(crate) const ASSIGN: &str = concat!(
     "UPDATE shardwell_leases SET \
      owner_switches_since_checkpoint = owner_switches_since_checkpoint \
      + (coalesce(lease_owner <> ?3, FALSE) OR coalesce(checkpoint_owner = ?3, FALSE)), \
-     lease_owner = ?3, checkpoint_owner = NULL, lease_counter = lease_counter + 1 \
+     lease_owner = ?3, checkpoint_owner = NULL, write_token = NULL, lease_counter = lease_counter + 1 \
      WHERE application = ?1 AND lease_key = ?2 AND lease_owner IS ?4 AND checkpoint_owner IS ?5 \
      AND (?6 IS NULL OR lease_counter = ?6) RETURNING ",
     lease_columns!()
@@ -60,7 +60,7 @@ pub(crate) const START_HANDOFF: &str = concat!(
 /// Parameters: application, key, seen owner, seen checkpoint owner, seen counter.
 pub(crate) const EVICT: &str = concat!(
     "UPDATE shardwell_leases SET lease_owner = iif(checkpoint_owner IS NULL, NULL, lease_owner), \
-     checkpoint_owner = NULL, lease_counter = lease_counter + 1 \
+     checkpoint_owner = NULL, write_token = NULL, lease_counter = lease_counter + 1 \
      WHERE application = ?1 AND lease_key = ?2 AND lease_owner IS ?3 AND checkpoint_owner IS ?4 \
      AND (?5 IS NULL OR lease_counter = ?5) RETURNING ",
     lease_columns!()

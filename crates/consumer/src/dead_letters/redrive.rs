@@ -30,16 +30,16 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     if shared.dead_letters.archive().is_none() {
         return;
     }
-    let mut phase = shared.phase.subscribe();
+    let mut phase = shared.phase.watch();
     let mut again_at = shared.env.now();
     loop {
         tokio::select! {
             biased;
-            _ = phase.wait_for(|phase| *phase != Phase::Running) => return,
+            _ = phase.until(|phase| *phase != Phase::Running) => return,
             () = shared.env.sleep_until(again_at) => {}
         }
         again_at = shared.env.now().plus(shared.settings.redrive_interval);
-        if *shared.paused.borrow() {
+        if *shared.paused.look() {
             continue;
         }
         match redrive_some(&shared).await {
@@ -92,7 +92,7 @@ async fn redrive(
         let error = "it was given out again and again and never came back: the process may die of it".to_owned();
         return Resolution::Failed { at: shared.env.timestamp(), error: vec![error], park: true };
     }
-    let stopping = *shared.phase.borrow() != Phase::Running;
+    let stopping = *shared.phase.look() != Phase::Running;
     let held_back = key.is_some() && failed_keys.contains(&key);
     if stopping || held_back {
         return Resolution::Released { at: shared.env.timestamp(), requested: stopping };

@@ -6,11 +6,11 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
 use metrics::gauge;
 use shardwell_core::{EnvExt, Eviction, Lease, LeaseKey, Place, RenewOutcome, Renewal, StoreError, Task, WriteToken};
-use tokio::sync::watch;
 use tracing::{Instrument, debug, info, warn};
 
 use super::{HeldLease, Stop, hold, stop};
 use crate::metrics::LEASES_HELD;
+use crate::watch::Watcher;
 use crate::worker::{Phase, Shared};
 
 /// How many leases are looked at at the same time.
@@ -19,9 +19,9 @@ const CONCURRENT_READS: usize = 16;
 /// Discovers for as long as the worker runs; returns when it was told to stop and every lease is handed over.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut holding: FuturesUnordered<Task<()>> = FuturesUnordered::new();
-    let mut phase = shared.phase.subscribe();
+    let mut phase = shared.phase.watch();
     loop {
-        let current = *phase.borrow_and_update();
+        let current = *phase.look();
         if let Phase::Stopping { deadline } = current {
             stop::run(&shared, deadline, holding).await;
             return;
@@ -45,7 +45,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 }
 
 /// Until something changes that may have brought a lease, or a discovery interval has passed.
-async fn wait(shared: &Shared, holding: &mut FuturesUnordered<Task<()>>, phase: &mut watch::Receiver<Phase>) {
+async fn wait(shared: &Shared, holding: &mut FuturesUnordered<Task<()>>, phase: &mut Watcher<Phase>) {
     let until = shared.env.now().plus(shared.settings.discovery_interval);
     let ended = async {
         match holding.next().await {

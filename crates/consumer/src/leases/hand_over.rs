@@ -75,7 +75,7 @@ async fn receiver(shared: &Shared, row: &Lease, known_since: Monotonic) -> Resul
     {
         return Ok(Some(to.clone()));
     }
-    let is_stopping = matches!(*shared.phase.borrow(), Phase::Stopping { .. } | Phase::Stopped);
+    let is_stopping = matches!(*shared.phase.look(), Phase::Stopping { .. } | Phase::Stopped);
     match promised_to {
         _ if is_stopping => shared.roster.successor(shared, &row.key, known_since).await,
         Some(_) => Ok(Some(shared.worker.clone())),

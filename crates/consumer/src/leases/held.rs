@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use shardwell_core::leasing::LeaseTiming;
 use shardwell_core::{Lease, LeaseKey, Monotonic, Renewal, ShardId, WriteToken};
-use tokio::sync::watch;
 
 use crate::CheckpointMode;
 use crate::lock::lock;
 use crate::records::watermark::Progress;
+use crate::watch::Watched;
 use crate::worker::ConsumedStream;
 use crate::worker::status::Activity;
 
@@ -36,7 +36,7 @@ pub(crate) struct HeldLease {
     /// The row as last seen, and what follows from it. Written by the renewer alone once the lease is held.
     term: Mutex<Term>,
     /// Tells the consumer to stop.
-    stop: watch::Sender<Option<Stop>>,
+    stop: Watched<Option<Stop>>,
 }
 
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl HeldLease {
                 unresolved: None,
                 image,
             }),
-            stop: watch::Sender::new(None),
+            stop: Watched::new(None),
         }
     }
 
@@ -144,7 +144,7 @@ impl HeldLease {
 
     /// Tells the consumer to stop. A loss is final; a drain keeps its first deadline.
     pub(crate) fn tell(&self, stop: Stop) {
-        self.stop.send_if_modified(|current| {
+        self.stop.change(|current| {
             let stronger = matches!((*current, stop), (None, _) | (Some(Stop::Drain { .. }), Stop::Lost));
             if stronger {
                 *current = Some(stop);
@@ -155,18 +155,22 @@ impl HeldLease {
 
     /// Waits until the consumer is to stop, and says how.
     pub(crate) async fn told_to_stop(&self) -> Stop {
-        let mut stop = self.stop.subscribe();
-        // The sender lives in this very lease, so waiting cannot fail.
-        stop.wait_for(Option::is_some).await.ok().and_then(|stop| *stop).unwrap_or(Stop::Lost)
+        let mut stop = self.stop.watch();
+        loop {
+            if let Some(stop) = *stop.look() {
+                return stop;
+            }
+            stop.changed().await;
+        }
     }
 
     /// Waits until the lease is lost.
     pub(crate) async fn told_lost(&self) {
-        let _ = self.stop.subscribe().wait_for(|stop| *stop == Some(Stop::Lost)).await;
+        self.stop.watch().until(|stop| *stop == Some(Stop::Lost)).await;
     }
 
     pub(crate) fn is_lost(&self) -> bool {
-        *self.stop.borrow() == Some(Stop::Lost)
+        *self.stop.look() == Some(Stop::Lost)
     }
 }
 

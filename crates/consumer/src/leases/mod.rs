@@ -17,6 +17,7 @@ mod hand_over;
 mod held;
 mod hold;
 mod lead;
+mod liveness;
 mod prepare;
 mod register;
 mod renew;

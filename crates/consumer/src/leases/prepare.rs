@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use shardwell_core::dead_letter::SinkErrorKind;
-use shardwell_core::leasing::Observations;
 use shardwell_core::{
-    Created, EnvExt, FleetSettings, StoreError, StreamDescription, StreamError, StreamIdentity, StreamStatus,
+    Created, EnvExt, FleetSettings, StreamDescription, StreamError, StreamIdentity, StreamStatus,
 };
 use tracing::{info, warn};
 
+use super::liveness::living;
 use crate::worker::{Shared, WorkerError};
 
 /// Makes the table ready, agrees with the fleet, and checks who the stream is.
@@ -79,7 +79,7 @@ async fn agree(shared: &Shared) -> Result<(), WorkerError> {
         };
         if let Some(theirs) = &theirs {
             warn!(%theirs, %ours, "the table has other settings; looking whether a worker that uses them is alive");
-            if is_alive(shared, theirs).await.map_err(WorkerError::Store)? {
+            if !living(shared, theirs.lease_duration).await.map_err(WorkerError::Store)?.is_empty() {
                 return Err(WorkerError::LeaseDurationMismatch {
                     application: shared.application.clone(),
                     ours: ours.lease_duration,
@@ -87,31 +87,13 @@ async fn agree(shared: &Shared) -> Result<(), WorkerError> {
                 });
             }
         }
-        let swapped = shared.bounded(shared.store.swap_fleet_settings(theirs.as_ref(), &ours)).await;
+        let mut agreed = ours.clone();
+        agreed.draining = theirs.as_ref().map(|theirs| theirs.draining.clone()).unwrap_or_default();
+        let swapped = shared.bounded(shared.store.swap_fleet_settings(theirs.as_ref(), &agreed)).await;
         if swapped.map_err(WorkerError::Store)? {
             return Ok(());
         }
     }
-}
-
-/// Whether any owned lease is renewed within the lease duration that its fleet goes by.
-async fn is_alive(shared: &Shared, settings: &FleetSettings) -> Result<bool, StoreError> {
-    let mut observations = Observations::default();
-    let started = shared.env.now();
-    let listing = shared.bounded(shared.store.leases()).await?;
-    observations.observe(&listing.leases, started);
-    if listing.leases.iter().all(|lease| lease.actual_owner().is_none()) {
-        return Ok(false);
-    }
-    shared.env.sleep_until(started.plus(settings.lease_duration + shared.timing.margin())).await;
-    let asked = shared.env.now();
-    let listing = shared.bounded(shared.store.leases()).await?;
-    observations.observe(&listing.leases, asked);
-    let now = shared.env.now();
-    Ok(listing
-        .leases
-        .iter()
-        .any(|lease| lease.actual_owner().is_some() && !observations.is_expired(lease, settings.lease_duration, now)))
 }
 
 /// Whether an error at start-up may pass by itself.

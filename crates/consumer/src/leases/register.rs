@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardwell_core::leasing::Observations;
 use shardwell_core::leasing::plan::CPU;
-use shardwell_core::{Env, EnvExt, Heartbeat, MetricsWrite, Monotonic, StoreError, Timestamp, WorkerMetrics};
+use shardwell_core::{Env, EnvExt, Heartbeat, MetricsWrite, Monotonic, StoreError, WorkerMetrics};
 use tracing::{debug, warn};
 
+use super::liveness::living;
 use crate::worker::{Phase, Shared, WorkerError};
 
 /// How often a worker reports its load (the KCL's). One that has leases shows by its renewals that it lives.
@@ -38,12 +38,12 @@ pub(crate) async fn first(shared: &Shared, registration: &mut Registration) -> R
 
 /// Keeps the item fresh for as long as the worker runs, and removes it when the worker is to stop.
 pub(crate) async fn run(shared: Arc<Shared>, mut registration: Registration) {
-    let mut phase = shared.phase.subscribe();
+    let mut phase = shared.phase.watch();
     loop {
         let next = shared.env.now().plus(shared.timing.renew_interval());
         tokio::select! {
             biased;
-            _ = phase.wait_for(|phase| matches!(phase, Phase::Stopping { .. })) => break,
+            _ = phase.until(|phase| matches!(phase, Phase::Stopping { .. })) => break,
             () = shared.env.sleep_until(next) => {}
         }
         let is_due = shared.env.now() >= registration.next_report;
@@ -59,32 +59,18 @@ pub(crate) async fn run(shared: Arc<Shared>, mut registration: Registration) {
         }
     }
     leave(&shared, &registration).await;
-    shared.left_plan.send_replace(true);
+    shared.left_plan.set(true);
 }
 
 /// Waits until it is known whether the other process lives, and removes its item if it does not.
 async fn take_over(shared: &Shared, theirs: &WorkerMetrics) -> Result<(), WorkerError> {
     warn!("another process had this worker's id; watching whether it is alive");
-    let mut observations = Observations::default();
-    look(shared, &mut observations).await.map_err(WorkerError::Store)?;
-    let patience = shared.timing.duration() + shared.timing.margin();
-    shared.env.sleep(patience).await;
-    let asked = look(shared, &mut observations).await.map_err(WorkerError::Store)?;
-    if observations.is_alive(&shared.worker, Duration::ZERO, asked) {
+    let living = living(shared, shared.timing.duration()).await.map_err(WorkerError::Store)?;
+    if living.contains(&shared.worker) {
         return Err(duplicate(shared));
     }
     shared.bounded(shared.store.delete_worker_metrics(theirs)).await.map_err(WorkerError::Store)?;
     Ok(())
-}
-
-/// What is seen the first time is no sign of life, however new it says it is.
-async fn look(shared: &Shared, observations: &mut Observations) -> Result<Monotonic, StoreError> {
-    let asked = shared.env.now();
-    let leases = shared.bounded(shared.store.leases()).await?.leases;
-    let workers = shared.bounded(shared.store.worker_metrics()).await?;
-    observations.observe(&leases, asked);
-    observations.observe_workers(&workers, asked, Timestamp::from_millis(i64::MAX));
-    Ok(asked)
 }
 
 fn duplicate(shared: &Shared) -> WorkerError {

@@ -32,9 +32,9 @@ pub(super) async fn run(shared: &Shared, deadline: Monotonic, mut holding: Futur
 /// Nobody who looks for a successor from now on finds this worker; and who found it before, and gives it a lease only now, looks
 /// again afterwards and takes it back.
 async fn look_once_more(shared: &Shared) {
-    let mut left_plan = shared.left_plan.subscribe();
+    let mut left_plan = shared.left_plan.watch();
     // An error means that the task which removes the item is gone; there is nothing more to wait for.
-    let _ = left_plan.wait_for(|left| *left).await;
+    left_plan.until(|left| *left).await;
     loop {
         match pass_all_on(shared).await {
             Ok(0) => return,

@@ -14,12 +14,12 @@ use crate::worker::{Phase, Shared, WorkerError};
 
 /// Syncs now and then for as long as the worker runs, and whenever there is a reason.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let mut phase = shared.phase.subscribe();
+    let mut phase = shared.phase.watch();
     loop {
         let next = shared.env.now().plus(shared.settings.shard_sync_interval);
         tokio::select! {
             biased;
-            _ = phase.wait_for(|phase| matches!(phase, Phase::Stopping { .. })) => return,
+            _ = phase.until(|phase| matches!(phase, Phase::Stopping { .. })) => return,
             () = shared.sync_now.notified() => {}
             () = shared.env.sleep_until(next) => {}
         }
@@ -45,7 +45,7 @@ async fn again(shared: &Arc<Shared>) -> Result<(), WorkerError> {
         | StreamErrorKind::Invalid => WorkerError::Stream(error),
     })?;
     prepare::recognize(shared, &description).await?;
-    if *shared.leads.borrow() { once(shared).await } else { Ok(()) }
+    if *shared.leads.look() { once(shared).await } else { Ok(()) }
 }
 
 /// Creates the leases that are missing, and removes those that may go.

@@ -23,7 +23,7 @@ impl WorkerHandle {
 
     /// Whether the worker leads its fleet just now. Costs no call to anything.
     pub fn leads(&self) -> bool {
-        *self.shared.leads.borrow()
+        *self.shared.leads.look()
     }
 
     /// Whether somebody plans for this worker, it has looked for what it was given, and it has opened all of that, so that
@@ -38,22 +38,23 @@ impl WorkerHandle {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn ready(&self) -> bool {
-        let mut changes = self.shared.readiness.subscribe();
+        let mut changes = self.shared.readiness.watch();
         loop {
-            changes.borrow_and_update();
+            changes.look();
             if self.shared.is_ready() {
                 return true;
             }
-            if *self.shared.phase.borrow() == Phase::Stopped || changes.changed().await.is_err() {
+            if *self.shared.phase.look() == Phase::Stopped {
                 return false;
             }
+            changes.changed().await;
         }
     }
 
     /// Reads nothing more and hands nothing more to processors, until [`resume`](Self::resume). Batches that are running
     /// finish; leases are kept and renewed.
     pub fn pause(&self) {
-        self.shared.paused.send_replace(true);
+        self.shared.paused.set(true);
     }
 
     /// Ends a pause, also one that the worker began by itself because too many records died (see
@@ -75,8 +76,8 @@ impl WorkerHandle {
     /// When the future is dropped, the worker stops all the same.
     pub async fn shutdown(&self) {
         self.shared.stop();
-        let mut phase = self.shared.phase.subscribe();
+        let mut phase = self.shared.phase.watch();
         // An error means that the worker is gone, which is what was waited for.
-        let _ = phase.wait_for(|phase| *phase == Phase::Stopped).await;
+        phase.until(|phase| *phase == Phase::Stopped).await;
     }
 }

@@ -107,7 +107,7 @@ async fn coordinate(shared: Arc<Shared>, flushes: mpsc::UnboundedReceiver<Flush>
         error = broken(registrar, "the task that registers the worker") => return Err(error),
         error = broken(&mut leader, "the task that leads") => return Err(error),
     }
-    shared.handed_over.send_replace(true);
+    shared.handed_over.set(true);
     let deadline = shared.env.now().plus(shared.timing.duration());
     if shared.env.deadline(deadline, leader).await.is_err() {
         warn!("the lead could not be given up in time; it will expire");
@@ -119,7 +119,7 @@ async fn coordinate(shared: Arc<Shared>, flushes: mpsc::UnboundedReceiver<Flush>
 /// Lets the letters at hand be resolved, until the deadline of the stop at the latest: then they wait until their claims are
 /// over.
 async fn finish_redriving(shared: &Shared, redriver: Task<()>) {
-    let phase = *shared.phase.borrow();
+    let phase = *shared.phase.look();
     if let Phase::Stopping { deadline } = phase
         && shared.env.deadline(deadline, redriver).await.is_err()
     {
@@ -142,7 +142,7 @@ async fn broken(task: impl Future<Output = Result<(), TaskError>> + Send, what: 
 async fn start(shared: &Arc<Shared>, registration: &mut Registration) -> Result<(), WorkerError> {
     let deadline = shared.env.now().plus(shared.settings.startup_deadline);
     let retry = RetryPolicy::default().with_cap(std::time::Duration::from_secs(5));
-    let mut stopping = shared.phase.subscribe();
+    let mut stopping = shared.phase.watch();
     let mut last_error = "no answer from the lease table or the stream".to_owned();
     for failures in 1.. {
         let attempt = async {
@@ -162,7 +162,7 @@ async fn start(shared: &Arc<Shared>, registration: &mut Registration) -> Result<
         };
         let result = tokio::select! {
             biased;
-            _ = stopping.wait_for(|phase| matches!(phase, Phase::Stopping { .. })) => return Ok(()),
+            _ = stopping.until(|phase| matches!(phase, Phase::Stopping { .. })) => return Ok(()),
             result = attempt_and_pause => result,
         };
         match result {

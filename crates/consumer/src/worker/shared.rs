@@ -10,7 +10,7 @@ use shardwell_core::leasing::LeaseTiming;
 use shardwell_core::{
     Env, EnvExt, LeaseListing, LeaseStore, Monotonic, ShardId, StoreError, StoreErrorKind, Stream, WorkerId,
 };
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::WorkerError;
 use super::settings::Settings;
@@ -21,6 +21,7 @@ use crate::leases::{Flush, HeldLeases, Roster, Stop};
 use crate::lock::lock;
 use crate::processor::ProcessorFactory;
 use crate::records::Filter;
+use crate::watch::Watched;
 use crate::records::fetch::SharedBudget;
 
 /// Where a worker is in its life.
@@ -55,8 +56,8 @@ pub(crate) struct Shared {
     /// A permit for each processor call that may run at the same time; first come, first served.
     pub(crate) pool: Arc<Semaphore>,
 
-    pub(crate) phase: watch::Sender<Phase>,
-    pub(crate) paused: watch::Sender<bool>,
+    pub(crate) phase: Watched<Phase>,
+    pub(crate) paused: Watched<bool>,
     /// The renewer waits here for a lease that was taken or let go.
     pub(crate) leases_changed: Notify,
     /// The discoverer waits here for a lease that this worker was given.
@@ -66,13 +67,13 @@ pub(crate) struct Shared {
     /// The syncer waits here for a reason to compare shards and leases.
     pub(crate) sync_now: Notify,
     /// Whether this worker leads.
-    pub(crate) leads: watch::Sender<bool>,
+    pub(crate) leads: Watched<bool>,
     /// Whether this worker's item is gone from the table, so that nobody gives it anything more.
-    pub(crate) left_plan: watch::Sender<bool>,
+    pub(crate) left_plan: Watched<bool>,
     /// Whether everything that this worker had is handed over.
-    pub(crate) handed_over: watch::Sender<bool>,
+    pub(crate) handed_over: Watched<bool>,
     /// Wakes those who wait for readiness.
-    pub(crate) readiness: watch::Sender<()>,
+    pub(crate) readiness: Watched<()>,
     pub(crate) flush: mpsc::UnboundedSender<Flush>,
 
     /// Whether somebody plans for this worker.
@@ -115,16 +116,16 @@ impl Shared {
             roster: Roster::default(),
             budget: Arc::new(SharedBudget::new(settings.max_buffered_bytes, application.clone())),
             pool: Arc::new(Semaphore::new(settings.max_concurrent_batches)),
-            phase: watch::Sender::new(Phase::Starting),
-            paused: watch::Sender::new(false),
+            phase: Watched::new(Phase::Starting),
+            paused: Watched::new(false),
             leases_changed: Notify::new(),
             discover_now: Notify::new(),
             plan_now: Notify::new(),
             sync_now: Notify::new(),
-            leads: watch::Sender::new(false),
-            left_plan: watch::Sender::new(false),
-            handed_over: watch::Sender::new(false),
-            readiness: watch::Sender::new(()),
+            leads: Watched::new(false),
+            left_plan: Watched::new(false),
+            handed_over: Watched::new(false),
+            readiness: Watched::new(()),
             flush,
             in_plan: AtomicBool::new(false),
             discovered: AtomicBool::new(false),
@@ -157,7 +158,7 @@ impl Shared {
 
     /// Goes from starting to running, unless it was told to stop.
     pub(crate) fn started(&self) {
-        self.phase.send_if_modified(|phase| {
+        self.phase.change(|phase| {
             let starting = *phase == Phase::Starting;
             if starting {
                 *phase = Phase::Running;
@@ -169,7 +170,7 @@ impl Shared {
     /// Tells everything to stop; the first deadline counts.
     pub(crate) fn stop(&self) {
         let deadline = self.env.now().plus(self.settings.shutdown_deadline);
-        self.phase.send_if_modified(|phase| {
+        self.phase.change(|phase| {
             let running = matches!(*phase, Phase::Starting | Phase::Running);
             if running {
                 *phase = Phase::Stopping { deadline };
@@ -180,15 +181,15 @@ impl Shared {
 
     /// When this worker was told to stop; the origin of time if it was not.
     pub(crate) fn stopping_since(&self) -> Monotonic {
-        match *self.phase.borrow() {
+        match *self.phase.look() {
             Phase::Stopping { deadline } => deadline.minus(self.settings.shutdown_deadline),
             Phase::Starting | Phase::Running | Phase::Stopped => Monotonic::ZERO,
         }
     }
 
     pub(crate) fn stopped(&self) {
-        self.phase.send_replace(Phase::Stopped);
-        self.readiness.send_replace(());
+        self.phase.set(Phase::Stopped);
+        self.readiness.set(());
     }
 
     /// Stops the worker because of an error; the first one counts.
@@ -215,12 +216,12 @@ impl Shared {
     pub(crate) fn pause_because(&self, reason: String) {
         tracing::error!(%reason, "the worker pauses; it goes on when it is resumed");
         *lock(&self.paused_because) = Some(reason);
-        self.paused.send_replace(true);
+        self.paused.set(true);
     }
 
     /// Stops because the fuse has blown. It pauses too, so that nothing more is tried on the way.
     pub(crate) fn blow(&self, last_error: String) {
-        self.paused.send_replace(true);
+        self.paused.set(true);
         self.fail(WorkerError::FuseBlown { last_error });
     }
 
@@ -228,7 +229,7 @@ impl Shared {
     pub(crate) fn resume(&self) {
         self.dead_letters.reset_fuse();
         *lock(&self.paused_because) = None;
-        self.paused.send_replace(false);
+        self.paused.set(false);
     }
 
     pub(crate) fn take_failure(&self) -> Option<WorkerError> {
@@ -250,14 +251,14 @@ impl Shared {
     /// It was looked for leases since somebody plans for this worker.
     pub(crate) fn discovered(&self) {
         if !self.discovered.swap(true, Ordering::AcqRel) {
-            self.readiness.send_replace(());
+            self.readiness.set(());
         }
     }
 
     /// Whether this worker is in the plan, and has opened every lease that it was given.
     pub(crate) fn is_ready(&self) -> bool {
         self.discovered.load(Ordering::Acquire)
-            && matches!(*self.phase.borrow(), Phase::Running)
+            && matches!(*self.phase.look(), Phase::Running)
             && self.held.all().iter().all(|lease| lease.activity().get().opened)
     }
 
@@ -273,9 +274,9 @@ impl Shared {
 
     pub(crate) fn status(&self) -> WorkerStatus {
         let listing = lock(&self.listing).clone();
-        let phase = match *self.phase.borrow() {
+        let phase = match *self.phase.look() {
             Phase::Starting => WorkerPhase::Starting,
-            Phase::Running if *self.paused.borrow() => WorkerPhase::Paused,
+            Phase::Running if *self.paused.look() => WorkerPhase::Paused,
             Phase::Running => WorkerPhase::Running,
             Phase::Stopping { .. } => WorkerPhase::Stopping,
             Phase::Stopped => WorkerPhase::Stopped,
@@ -284,7 +285,7 @@ impl Shared {
         WorkerStatus {
             worker: self.worker.clone(),
             phase,
-            leads: *self.leads.borrow(),
+            leads: *self.leads.look(),
             shards: shard_statuses(&listing, &self.held, self.env.now()),
             buffered_bytes,
             peak_buffered_bytes,
@@ -300,7 +301,7 @@ impl fmt::Debug for Shared {
             .field("application", &self.application)
             .field("worker", &self.worker)
             .field("stream", &self.stream.name())
-            .field("phase", &*self.phase.borrow())
+            .field("phase", &*self.phase.look())
             .finish_non_exhaustive()
     }
 }

@@ -53,7 +53,8 @@ pub struct Lease {
     pub checkpoint_owner: Option<WorkerId>,
     /// The blob written with a checkpoint. Read it through [`Lease::state`].
     pub checkpoint_state: Option<CheckpointState>,
-    /// The token of the last write that carried one: tells a lost reply from a lost lease.
+    /// The token of the owner's last renewal: tells a lost reply from a lost lease. Removed when the lease is given away, so a
+    /// row with a token was taken up by its owner. (A Java worker neither writes nor removes it.)
     pub token: Option<WriteToken>,
 }
 

@@ -148,8 +148,8 @@ impl Seen {
 ///
 /// - Condition: owner and checkpoint owner are as seen; where the counter was noted, that too (for a lease that was
 ///   judged expired: an owner that renewed in the meantime keeps it).
-/// - Effect: the owner is `to`, the checkpoint owner is removed, the counter rises by one, and the owner switches too if
-///   the lease had another owner.
+/// - Effect: the owner is `to`, the checkpoint owner and the token are removed, the counter rises by one, and the owner
+///   switches too if the lease had another owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
     /// The lease.
@@ -179,6 +179,7 @@ impl Assignment {
         row.owner = Some(self.to.clone());
         row.checkpoint_owner = None;
         row.counter += 1;
+        row.token = None;
         Some(row)
     }
 }
@@ -214,7 +215,7 @@ impl HandoffStart {
 /// Takes a lease from its owner without naming another: how a worker that stops lets go.
 ///
 /// - Condition: owner and checkpoint owner are as seen; where the counter was noted, that too.
-/// - Effect: without a checkpoint owner the owner is removed; the checkpoint owner is removed; the counter rises by one.
+/// - Effect: without a checkpoint owner the owner is removed; checkpoint owner and token are removed; the counter rises by one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
     /// The lease.
@@ -240,6 +241,7 @@ impl Eviction {
         }
         row.checkpoint_owner = None;
         row.counter += 1;
+        row.token = None;
         Some(row)
     }
 }

@@ -71,12 +71,18 @@ impl Observations {
             let owner = lease.actual_owner();
             if let (Some(before), Some(owner)) = (&before, owner)
                 && before.is_renewed(lease)
+                && (lease.token.is_some() || !self.writes_tokens(owner))
             {
                 self.workers.entry(owner.clone()).or_default().is_seen_alive(asked);
             }
-            seen.insert(lease.key.clone(), SeenLease::new(lease, before, asked));
+            seen.insert(lease.key.clone(), SeenLease::new(lease, before.as_ref(), asked));
         }
         self.leases = seen;
+    }
+
+    /// Whether a worker is one of ours, whose renewals leave a token.
+    fn writes_tokens(&self, worker: &WorkerId) -> bool {
+        self.workers.get(worker).is_some_and(|seen| matches!(seen.item, Some((Some(_), _))))
     }
 
     /// Takes note of the workers' items that were asked for at `asked`, with the wall clock at `wall`; forgets workers that have
@@ -117,7 +123,7 @@ impl Observations {
         (Some(&seen.from) == lease.checkpoint_owner.as_ref() && seen.to == lease.owner).then_some(seen.since)
     }
 
-    /// Whether the owner of a lease, as given, was seen to renew it. One that was not may not have found it yet.
+    /// Whether the owner of a lease, as given, has renewed it. One that has not may not have found it yet.
     pub fn is_taken_up(&self, lease: &Lease) -> bool {
         self.leases.get(&lease.key).is_some_and(|seen| seen.taken_up && seen.owner.as_ref() == lease.actual_owner())
     }
@@ -137,6 +143,11 @@ impl Observations {
         self.workers.get(worker).is_some_and(|seen| seen.was_alive && !seen.is_silent(duration, now))
     }
 
+    /// The workers that have shown a sign of life at `since` or later, ordered.
+    pub fn alive_since(&self, since: Monotonic) -> impl Iterator<Item = &WorkerId> {
+        self.workers.iter().filter(move |(_, seen)| seen.was_alive && seen.since >= since).map(|(id, _)| id)
+    }
+
     /// Whether a worker has not shown a sign of life for too long, since it last did or was first seen.
     pub fn is_dead(&self, worker: &WorkerId, duration: Duration, now: Monotonic) -> bool {
         self.workers.get(worker).is_some_and(|seen| seen.is_silent(duration, now))
@@ -144,27 +155,30 @@ impl Observations {
 }
 
 impl SeenLease {
-    /// Whether its owner has renewed a lease since: the counter has risen, and not because somebody gave it the lease, which
-    /// leaves the token of the last renewal. A Java worker's renewals leave it too, so of a row without a token the counter
-    /// must be believed.
+    /// Whether its owner has renewed a lease since: the counter has risen, and the token is another one. Whoever gives a lease
+    /// away removes the token. A Java worker does not, nor does it write one; so of a row without a token the counter must be
+    /// believed, if the owner is the same.
     fn is_renewed(&self, lease: &Lease) -> bool {
-        let by_owner = self.owner.as_ref() == lease.actual_owner() && self.counter != lease.counter;
-        by_owner && (lease.token.is_none() || self.token != lease.token)
+        let by_owner = match lease.token {
+            Some(_) => self.token != lease.token,
+            None => self.token.is_none() && self.owner.as_ref() == lease.actual_owner(),
+        };
+        self.counter != lease.counter && by_owner
     }
 
-    fn new(lease: &Lease, before: Option<Self>, asked: Monotonic) -> Self {
-        let unchanged = before.as_ref().filter(|before| before.counter == lease.counter);
+    fn new(lease: &Lease, before: Option<&Self>, asked: Monotonic) -> Self {
+        let unchanged = before.filter(|before| before.counter == lease.counter);
         let handoff = lease.checkpoint_owner.as_ref().map(|from| {
-            let same = before.as_ref().and_then(|before| before.handoff.as_ref());
+            let same = before.and_then(|before| before.handoff.as_ref());
             let same = same.filter(|seen| seen.from == *from && seen.to == lease.owner);
             let since = same.map_or(asked, |seen| seen.since);
             SeenHandoff { from: from.clone(), to: lease.owner.clone(), since }
         });
-        let same_owner = before.as_ref().is_some_and(|before| before.owner.as_ref() == lease.actual_owner());
-        let taken_up =
-            before.as_ref().is_some_and(|before| before.is_renewed(lease) || (same_owner && before.taken_up));
+        let same_owner = before.filter(|before| before.owner.as_ref() == lease.actual_owner());
+        let taken_up = lease.token.is_some()
+            || same_owner.is_some_and(|before| before.taken_up || (before.token.is_none() && before.is_renewed(lease)));
         let reported = lease.throughput_kbps.filter(|kbps| kbps.is_finite());
-        let throughput_kbps = match (&before, reported) {
+        let throughput_kbps = match (before, reported) {
             (Some(Self { throughput_kbps: Some(old), since, .. }), Some(new)) if unchanged.is_none() => {
                 let weight = 1.0 - (-asked.since(*since).as_secs_f64() / THROUGHPUT_SMOOTHING.as_secs_f64()).exp();
                 Some(old + weight * (new - old))
@@ -264,19 +278,35 @@ mod tests {
         assert_eq!(look(&[lease("busy", 3)], &[item("idle", 1)], 12), ["dead", "alive"]);
         assert_eq!(look(&[lease("busy", 3)], &[item("idle", 2)], 23), ["alive", "dead"]);
         assert_eq!(look(&[lease("idle", 4)], &[item("idle", 2)], 34), ["dead", "unknown"], "to be given is no sign");
-        assert_eq!(look(&[lease("idle", 5)], &[], 35), ["alive", "unknown"], "stopping, and still renewing");
+        let renewed = Lease { token: Some(WriteToken::new(1)), ..lease("idle", 5) };
+        assert_eq!(look(&[renewed], &[], 35), ["alive", "unknown"], "stopping, and still renewing");
         assert_eq!(look(&[], &[], 36), ["unknown", "unknown"], "forgotten");
     }
 
     #[test]
-    fn a_lease_that_is_given_to_its_owner_again_is_no_sign_of_life() {
+    fn a_lease_that_is_given_away_is_no_sign_of_life() {
+        let with_token = |owner, counter, token: Option<u64>| Lease {
+            token: token.map(WriteToken::new),
+            ..lease(owner, counter)
+        };
         let mut observations = Observations::default();
-        let with_token = |counter, token| Lease { token: Some(WriteToken::new(token)), ..lease("w", counter) };
-        observations.observe(&[with_token(1, 7)], at(0));
-        observations.observe(&[with_token(2, 8)], at(1));
-        observations.observe(&[with_token(3, 8)], at(9));
-        assert!(observations.is_alive(&"w".into(), DURATION, at(11)));
-        assert!(observations.is_dead(&"w".into(), DURATION, at(12)));
+        observations.observe(&[with_token("w", 1, Some(7))], at(0));
+        observations.observe(&[with_token("w", 2, Some(8))], at(1));
+        observations.observe_workers(&[item("w", 1), item("v", 1)], at(1), NOON);
+        observations.observe(&[with_token("w", 3, None)], at(9));
+        observations.observe(&[with_token("v", 4, None)], at(10));
+        let is_dead = |worker: &str, seconds| observations.is_dead(&worker.into(), DURATION, at(seconds));
+        assert_eq!((is_dead("w", 11), is_dead("w", 12), is_dead("v", 12)), (false, true, true));
+    }
+
+    #[test]
+    fn a_worker_that_was_given_a_lease_and_renewed_it_between_two_looks_is_alive() {
+        let mut observations = Observations::default();
+        observations.observe(&[Lease { owner: None, ..lease("w", 0) }], at(0));
+        observations.observe_workers(&[item("w", 1)], at(0), NOON);
+        observations.observe(&[Lease { token: Some(WriteToken::new(7)), ..lease("w", 2) }], at(20));
+        observations.observe_workers(&[item("w", 1)], at(20), NOON);
+        assert!(observations.is_alive(&"w".into(), DURATION, at(20)), "it writes its item no more while it renews");
     }
 
     #[test]
@@ -307,12 +337,15 @@ mod tests {
             observations.observe(&[lease.clone()], at(seconds));
             observations.is_taken_up(&lease)
         };
-        assert!(!look(lease("a", 1), 0), "it may have been given just now");
-        assert!(look(lease("a", 2), 1) && look(lease("a", 2), 2));
+        assert!(!look(lease("a", 1), 0), "it was given just now");
+        let renewed = |owner, counter| Lease { token: Some(WriteToken::new(counter)), ..lease(owner, counter) };
+        assert!(look(renewed("a", 2), 1) && look(renewed("a", 2), 2));
         assert!(!look(lease("b", 3), 3));
-        assert!(look(lease("b", 4), 4));
-        let handoff = Lease { owner: Some("c".into()), checkpoint_owner: Some("b".into()), ..lease("b", 4) };
+        assert!(look(renewed("b", 4), 4));
+        let handoff = Lease { owner: Some("c".into()), checkpoint_owner: Some("b".into()), ..renewed("b", 4) };
         assert!(look(handoff, 5), "it is still b's");
+        assert!(!look(lease("java", 6), 6));
+        assert!(look(lease("java", 7), 7), "it writes no tokens");
     }
 
     #[test]

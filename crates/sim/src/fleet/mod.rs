@@ -24,7 +24,7 @@ mod world;
 
 use std::time::Duration;
 
-use shardwell_core::{EnvExt, Monotonic, Place};
+use shardwell_core::{EnvExt, Lease, Monotonic, Place};
 
 pub use checks::Violation;
 pub use kind::Kind;
@@ -197,8 +197,8 @@ async fn stop(fleet: &mut Fleet) {
             return;
         }
     }
-    let owned: Vec<String> =
-        fleet.world.leases().iter().filter(|lease| lease.owner.is_some()).map(checks::show).collect();
+    let is_left = |lease: &&Lease| lease.owner.is_some() && !lease.is_finished();
+    let owned: Vec<String> = fleet.world.leases().iter().filter(is_left).map(checks::show).collect();
     if !owned.is_empty() {
         fleet.world.state().fail(None, format!("all workers have stopped in order, and leave these: {owned:?}"));
     }

@@ -49,7 +49,7 @@ struct Lead {
 /// Follows and leads for as long as the worker runs, and until all it had is handed over.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut lead = Lead::new(shared.clone());
-    let mut handed_over = shared.handed_over.subscribe();
+    let mut handed_over = shared.handed_over.watch();
     loop {
         let turn = async {
             lead.turn().await;
@@ -57,7 +57,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         };
         tokio::select! {
             biased;
-            _ = handed_over.wait_for(|over| *over) => break,
+            _ = handed_over.until(|over| *over) => break,
             () = turn => {}
         }
     }
@@ -118,14 +118,14 @@ impl Lead {
         let shared = self.shared.clone();
         let now = shared.env.now();
         let led = self.lock.is_held(now);
-        let may_lead = matches!(*shared.phase.borrow(), Phase::Running) && now >= self.stands_back_until;
+        let may_lead = matches!(*shared.phase.look(), Phase::Running) && now >= self.stands_back_until;
         if let Err(error) = self.lock.turn(&shared, may_lead, &self.standbys).await {
             warn!(%error, "cannot reach the leader lock; trying again");
         }
         let leads = self.lock.is_held(shared.env.now());
         if leads != led {
             gauge!(IS_LEADER, "application" => shared.application.clone()).set(f64::from(leads));
-            shared.leads.send_replace(leads);
+            shared.leads.set(leads);
             if leads {
                 info!("this worker leads now");
                 (self.next_round, self.failures, self.hole) = (Monotonic::ZERO, 0, false);
@@ -181,6 +181,6 @@ impl Lead {
             Err(error) => warn!(%error, "cannot give up the lead; it will expire"),
         }
         gauge!(IS_LEADER, "application" => shared.application.clone()).set(0.0);
-        shared.leads.send_replace(false);
+        shared.leads.set(false);
     }
 }

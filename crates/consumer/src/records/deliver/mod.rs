@@ -99,7 +99,7 @@ impl Deliver {
         let lease = self.lease.clone();
         let told = lease.told_to_stop();
         tokio::pin!(told);
-        let mut paused = self.shared.paused.subscribe();
+        let mut paused = self.shared.paused.watch();
         loop {
             let (is_complete, is_misled) = self.ends();
             if is_misled {
@@ -172,7 +172,7 @@ impl Deliver {
 
     /// Whether an event must come first.
     fn is_held_up(&self) -> bool {
-        *self.shared.paused.borrow() || self.first_of_all.is_some() || !self.keys_known
+        *self.shared.paused.look() || self.first_of_all.is_some() || !self.keys_known
     }
 
     /// When to look again if nothing happens.

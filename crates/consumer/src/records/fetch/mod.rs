@@ -147,7 +147,7 @@ impl Fetch {
                         activity.opened = true;
                         activity.fetching = Fetching::Reading;
                     });
-                    self.shared.readiness.send_replace(());
+                    self.shared.readiness.set(());
                     return Ok(reader);
                 }
                 Err(error) => self.failed(error).await?,
@@ -165,11 +165,11 @@ impl Fetch {
     }
 
     async fn unpaused(&self) {
-        let mut paused = self.shared.paused.subscribe();
-        if *paused.borrow() {
+        let mut paused = self.shared.paused.watch();
+        if *paused.look() {
             self.lease.activity().update(|activity| activity.fetching = Fetching::Paused);
             // An error means that the worker is gone, and this task with it.
-            let _ = paused.wait_for(|paused| !paused).await;
+            paused.until(|paused| !paused).await;
             self.lease.activity().update(|activity| activity.fetching = Fetching::Reading);
         }
     }

@@ -261,7 +261,7 @@ impl State {
         let long_ago = |at: Monotonic| now.since(at) > 2 * SLACK && at.since(unwritable) > RECOVERY;
         let stopped: Vec<WorkerId> =
             self.times.stopped.iter().filter(|(_, at)| long_ago(*at)).map(|(id, _)| id.clone()).collect();
-        for lease in leases {
+        for lease in leases.iter().filter(|lease| !lease.is_finished()) {
             let Some(id) = stopped.iter().find(|id| lease.actual_owner() == Some(id)) else { continue };
             if !self.is_live(id) {
                 self.violated(Invariant::L4, format!("{id} has stopped, and leaves {}", show(lease)));
