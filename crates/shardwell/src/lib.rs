@@ -96,7 +96,7 @@
 //! | `file` | yes | `shardwell::file`: dead letters as JSON lines in a file |
 //! | `sqlite` | yes | `shardwell::sqlite`: the lease table, and dead letters, in a file for all processes of one machine |
 //! | `local` | no | `shardwell::local`: an engine that speaks the Kinesis protocol on loopback, for tests and trying things out |
-//! | `cli` | no | the command `shardwell` (`local`, `leases`, `dead-letters`, `records`) |
+//! | `cli` | no | the command `shardwell` (`local`, `leases`, `fleet`, `dead-letters`, `records`) |
 //!
 //! # Where to go next
 //!

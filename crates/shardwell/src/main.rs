@@ -1,4 +1,4 @@
-//! The command `shardwell`: a local engine for development, and a look at lease tables and dead letters.
+//! The command `shardwell`: a local engine for development, and a look at lease tables, fleets and dead letters.
 
 mod cli;
 

@@ -2,6 +2,8 @@
 
 #[path = "command/dead_letters.rs"]
 mod dead_letters;
+#[path = "command/fleet.rs"]
+mod fleet;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -113,7 +115,7 @@ fn leases() -> [Lease; 2] {
 fn help_names_the_commands_and_what_they_are_for() {
     let help = run(&["--help"]);
     assert_code(&help, 0);
-    for word in ["local", "leases", "dead-letters", "--version", "RUST_LOG"] {
+    for word in ["local", "leases", "fleet", "dead-letters", "--version", "RUST_LOG"] {
         assert!(stdout(&help).contains(word), "{word} is not in\n{}", stdout(&help));
     }
     let leases = stdout(&run(&["leases", "--help"]));

@@ -72,7 +72,7 @@ fn expected(lie: Lie) -> &'static [Invariant] {
         Lie::HandoffWithoutDrain => &[L5],
         Lie::HandoffUnheard => &[L4, L5, L7],
         Lie::NoBalance => &[L7],
-        Lie::ForeignStateTrusted => &[P2, P3, L8],
+        Lie::ForeignStateTrusted => &[L5, L8, P2, P3],
         Lie::RecordsSkipped => &[P2, P3, L8],
         Lie::RecordsSwapped => &[L5, P3],
         Lie::ChildrenForgotten => &[L8],

@@ -92,8 +92,8 @@ pub(crate) const WORKER: &str =
 pub(crate) const WORKERS: &str =
     concat!("SELECT ", worker_columns!(), " FROM shardwell_workers WHERE application = ?1 ORDER BY worker_id");
 
-pub(crate) const DELETE_WORKER: &str =
-    "DELETE FROM shardwell_workers WHERE application = ?1 AND worker_id = ?2 AND last_update_seconds = ?3";
+pub(crate) const DELETE_WORKER: &str = "DELETE FROM shardwell_workers WHERE application = ?1 AND worker_id = ?2 AND last_update_seconds = ?3 \
+     AND incarnation IS ?4";
 
 pub(crate) const LEADER: &str =
     "SELECT owner, duration_nanos, version, released, standbys FROM shardwell_leaders WHERE application = ?1";

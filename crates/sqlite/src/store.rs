@@ -348,7 +348,8 @@ impl LeaseStore for SqliteLeaseStore {
 
     async fn delete_worker_metrics(&self, seen: &WorkerMetrics) -> Result<bool, StoreError> {
         let seconds = seen.last_update.as_millis().div_euclid(1000);
-        let query = self.query(sql::DELETE_WORKER).bind(seen.worker.as_str()).bind(seconds);
+        let incarnation = seen.heartbeat.map(|heartbeat| heartbeat.incarnation.cast_signed());
+        let query = self.query(sql::DELETE_WORKER).bind(seen.worker.as_str()).bind(seconds).bind(incarnation);
         Ok(self.execute("deleting a worker's metrics", Ok(query)).await? == 1)
     }
 

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use shardwell_core::dead_letter::SinkErrorKind;
-use shardwell_core::{
-    Created, EnvExt, FleetSettings, StreamDescription, StreamError, StreamIdentity, StreamStatus,
-};
+use shardwell_core::{Created, EnvExt, FleetSettings, StreamDescription, StreamError, StreamIdentity, StreamStatus};
 use tracing::{info, warn};
 
 use super::liveness::living;

@@ -20,6 +20,8 @@ const MAX_SAMPLES: usize = 10;
 #[derive(Debug)]
 pub(crate) struct Registration {
     item: WorkerMetrics,
+    /// Whether it is known to have been written: this process has the worker's id.
+    is_ours: bool,
     next_report: Monotonic,
     cpu: CpuMeter,
 }
@@ -78,8 +80,8 @@ fn duplicate(shared: &Shared) -> WorkerError {
 }
 
 /// Removes the item, if there may be one, so that nobody gives this worker anything more; as often as it takes.
-async fn leave(shared: &Shared, registration: &Registration) {
-    while registration.was_written() {
+pub(crate) async fn leave(shared: &Shared, registration: &Registration) {
+    while registration.may_be_written() {
         match shared.bounded(shared.store.delete_worker_metrics(&registration.item)).await {
             Ok(true) => break,
             // A write of which it is not known whether it was applied may have left another time there.
@@ -108,10 +110,15 @@ impl Registration {
         let mut item = WorkerMetrics::new(shared.worker.clone(), shared.env.timestamp());
         item.heartbeat = Some(Heartbeat { incarnation: shared.env.random(), beat: 0 });
         let now = shared.env.now();
-        Self { item, next_report: now.plus(REPORT_INTERVAL), cpu: CpuMeter::new(&*shared.env) }
+        Self { item, is_ours: false, next_report: now.plus(REPORT_INTERVAL), cpu: CpuMeter::new(&*shared.env) }
     }
 
-    fn was_written(&self) -> bool {
+    /// Whether this process is known to have the worker's id, and so what belongs to it.
+    pub(crate) const fn is_ours(&self) -> bool {
+        self.is_ours
+    }
+
+    fn may_be_written(&self) -> bool {
         self.item.heartbeat.is_some_and(|heartbeat| heartbeat.beat > 0)
     }
 
@@ -133,7 +140,9 @@ impl Registration {
         if let Some(heartbeat) = &mut self.item.heartbeat {
             heartbeat.beat += 1;
         }
-        shared.bounded(shared.store.put_worker_metrics(&self.item)).await
+        let answer = shared.bounded(shared.store.put_worker_metrics(&self.item)).await?;
+        self.is_ours |= answer == MetricsWrite::Written;
+        Ok(answer)
     }
 }
 

@@ -11,8 +11,10 @@ use crate::worker::Shared;
 
 /// Hands over all that this worker has, by the deadline and a lease duration more at the latest; what is left then expires.
 pub(super) async fn run(shared: &Shared, deadline: Monotonic, mut holding: FuturesUnordered<Task<()>>) {
+    // What was taken up in the very moment in which it became known that another process has this worker's id is that one's.
+    let how = if shared.is_failed_without_release() { Stop::Lost } else { Stop::Drain { deadline } };
     for lease in shared.held.all() {
-        lease.tell(Stop::Drain { deadline });
+        lease.tell(how);
     }
     // Handing over takes a few writes after the consumers' deadline.
     let end = deadline.plus(shared.timing.duration());

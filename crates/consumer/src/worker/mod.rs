@@ -90,6 +90,14 @@ impl Worker {
 async fn coordinate(shared: Arc<Shared>, flushes: mpsc::UnboundedReceiver<Flush>) -> Result<(), WorkerError> {
     let mut registration = Registration::new(&shared);
     start(&shared, &mut registration).await?;
+    if !registration.is_ours() {
+        // Told to stop before it had the id: what belongs to that may be another process's.
+        let end = shared.env.now().plus(shared.timing.duration());
+        if shared.env.deadline(end, leases::leave_plan(&shared, &registration)).await.is_err() {
+            warn!("the worker's item may be left in the table; the leader removes it");
+        }
+        return Ok(());
+    }
     // If it was told to stop meanwhile, all that follows is in order, and ends at once.
     shared.started();
     info!(stream = %shared.stream.name(), leases = %shared.store, "worker started");

@@ -21,8 +21,8 @@ use crate::leases::{Flush, HeldLeases, Roster, Stop};
 use crate::lock::lock;
 use crate::processor::ProcessorFactory;
 use crate::records::Filter;
-use crate::watch::Watched;
 use crate::records::fetch::SharedBudget;
+use crate::watch::Watched;
 
 /// Where a worker is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

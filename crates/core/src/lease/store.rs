@@ -86,7 +86,7 @@ pub trait LeaseStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// Every worker's metrics, ordered by worker.
     async fn worker_metrics(&self) -> Result<Vec<WorkerMetrics>, StoreError>;
 
-    /// Removes a worker's metrics if they were last updated when `seen` says; answers whether they were.
+    /// Removes a worker's metrics if they were last updated when `seen` says, by the same process; answers whether they were.
     async fn delete_worker_metrics(&self, seen: &WorkerMetrics) -> Result<bool, StoreError>;
 
     /// The leader lock, if there is one. Consistent.

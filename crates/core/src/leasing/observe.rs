@@ -285,10 +285,8 @@ mod tests {
 
     #[test]
     fn a_lease_that_is_given_away_is_no_sign_of_life() {
-        let with_token = |owner, counter, token: Option<u64>| Lease {
-            token: token.map(WriteToken::new),
-            ..lease(owner, counter)
-        };
+        let with_token =
+            |owner, counter, token: Option<u64>| Lease { token: token.map(WriteToken::new), ..lease(owner, counter) };
         let mut observations = Observations::default();
         observations.observe(&[with_token("w", 1, Some(7))], at(0));
         observations.observe(&[with_token("w", 2, Some(8))], at(1));

@@ -155,8 +155,9 @@ impl LeaseStore for MemoryLeaseStore {
 
     async fn delete_worker_metrics(&self, seen: &WorkerMetrics) -> Result<bool, StoreError> {
         let mut table = self.table();
-        let as_seen =
-            table.workers.get(&seen.worker).is_some_and(|stored| stored.last_update == seen.as_stored().last_update);
+        let is_as_seen =
+            |stored: &WorkerMetrics| stored.last_update == seen.as_stored().last_update && seen.may_replace(stored);
+        let as_seen = table.workers.get(&seen.worker).is_some_and(is_as_seen);
         if as_seen {
             table.workers.remove(&seen.worker);
         }

@@ -1,16 +1,17 @@
 //! `shardwell leases list`: what a lease table holds.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::{Value, json};
 use shardwell::core::FleetSettings;
 use shardwell::core::leasing::Unfinished;
-use shardwell::sqlite::SqliteLeaseStore;
-use shardwell::{Checkpoint, Lease, LeaseKey, LeaseListing, LeaseStore, ShardId, WorkerId};
+use shardwell::{Checkpoint, Lease, LeaseKey, LeaseListing, ShardId, WorkerId};
 
-use super::{TableArgs, table};
+use super::place::TableArgs;
+use super::table;
 
 #[derive(Args, Debug)]
 pub(super) struct ListArgs {
@@ -37,43 +38,18 @@ pub(super) struct Application {
 
 /// Reads and prints.
 pub(super) async fn run(args: &ListArgs) -> Result<()> {
-    let file = &args.table.sqlite;
-    let names = applications(args).await?;
     let mut applications = Vec::new();
-    for name in names {
-        let store = SqliteLeaseStore::open_existing(file, &name).await?;
+    for name in args.table.applications(args.application.as_deref()).await? {
+        let store = args.table.open(&name).await?;
         let (settings, listing) = (store.fleet_settings().await?, store.leases().await?);
         applications.push(Application { name, settings, listing });
     }
     let text = match (args.json, applications.is_empty()) {
         (true, _) => format!("{:#}\n", json(&applications)),
-        (false, true) => format!("{} holds no application yet.\n", file.display()),
+        (false, true) => format!("{} holds no application yet.\n", args.table),
         (false, false) => applications.iter().map(|one| table::render(one, args.full)).collect::<Vec<_>>().join("\n"),
     };
     print(&text)
-}
-
-/// The application that was asked for, if the file knows it; else all.
-async fn applications(args: &ListArgs) -> Result<Vec<String>> {
-    let known = SqliteLeaseStore::applications(&args.table.sqlite).await?;
-    match &args.application {
-        None => Ok(known),
-        Some(wanted) => {
-            ensure_known(wanted, &known)?;
-            Ok(vec![wanted.clone()])
-        }
-    }
-}
-
-/// An error that names the applications that are there.
-pub(super) fn ensure_known(wanted: &str, known: &[String]) -> Result<()> {
-    if known.iter().any(|name| name == wanted) {
-        return Ok(());
-    }
-    match known {
-        [] => anyhow::bail!("there is no application `{wanted}` in the file, nor any other"),
-        known => anyhow::bail!("there is no application `{wanted}` in the file; it holds: {}", known.join(", ")),
-    }
 }
 
 fn print(text: &str) -> Result<()> {
@@ -136,7 +112,7 @@ fn application_json(application: &Application) -> Value {
     })
 }
 
-fn as_millis(duration: std::time::Duration) -> u64 {
+pub(super) fn as_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -189,14 +165,5 @@ mod tests {
         parent.checkpoint = Checkpoint::ShardEnd;
         assert_eq!(state(&parent, &[&parent]), State::Finished);
         assert_eq!(state(&child, &[&parent, &child]), State::Free);
-    }
-
-    #[test]
-    fn an_unknown_application_is_told_apart_from_an_empty_file() {
-        let known = ["delays".to_owned(), "audit".to_owned()];
-        assert!(ensure_known("audit", &known).is_ok());
-        let error = ensure_known("delay", &known).expect_err("unknown").to_string();
-        assert_eq!(error, "there is no application `delay` in the file; it holds: delays, audit");
-        assert!(ensure_known("delays", &[]).is_err());
     }
 }

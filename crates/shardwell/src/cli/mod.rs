@@ -3,18 +3,20 @@
 mod confirm;
 mod dead_letters;
 mod engine;
+mod fleet;
 mod list;
+mod output;
+mod place;
 mod records;
 mod reset;
 mod signals;
 mod table;
 mod watch;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -42,6 +44,9 @@ enum Command {
     /// Look at the lease table of an application, or empty it
     #[command(subcommand)]
     Leases(LeasesCommand),
+    /// Look at the workers of an application and who has which lease, and move leases off a worker
+    #[command(subcommand)]
+    Fleet(fleet::FleetCommand),
     /// Look at records that were given up on, and have them tried again
     #[command(subcommand)]
     DeadLetters(Box<dead_letters::DeadLettersCommand>),
@@ -75,14 +80,6 @@ enum LeasesCommand {
     /// For when a stream was deleted and created again, or all of it is to be processed anew. All checkpoints of the
     /// application are lost. Stop its workers first: leases that a worker still renews are not removed without --force.
     Reset(reset::ResetArgs),
-}
-
-/// Where a lease table is.
-#[derive(Args, Debug)]
-struct TableArgs {
-    /// The SQLite file that holds the leases
-    #[arg(long, value_name = "FILE")]
-    sqlite: PathBuf,
 }
 
 /// Parses the arguments and runs the command: exit code 0, 1 for an error, 2 for arguments that make no sense.
@@ -123,6 +120,7 @@ fn run(command: Command) -> Result<()> {
             Command::Local(args) => engine::run(&args).await,
             Command::Leases(LeasesCommand::List(args)) => list::run(&args).await,
             Command::Leases(LeasesCommand::Reset(args)) => reset::run(&args).await,
+            Command::Fleet(command) => fleet::run(&command).await,
             Command::DeadLetters(command) => dead_letters::run(&command).await,
             Command::Records(RecordsCommand::Decode(args)) => records::decode(&args),
             Command::Records(RecordsCommand::Encode(args)) => records::encode(&args),

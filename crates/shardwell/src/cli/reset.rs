@@ -1,17 +1,13 @@
 //! `shardwell leases reset`: an application forgets how far it was.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use shardwell::sqlite::SqliteLeaseStore;
 use shardwell::{LeaseListing, LeaseStore, SystemEnv, WorkerId};
 
 use super::confirm::confirm;
-use super::list::ensure_known;
+use super::place::TableArgs;
 use super::table::count;
-use super::watch::Verdict;
-use super::{TableArgs, watch};
+use super::watch::{self, Verdict};
 
 #[derive(Args, Debug)]
 pub(super) struct ResetArgs {
@@ -31,15 +27,9 @@ pub(super) struct ResetArgs {
     force: bool,
 }
 
-/// The KCL's default, for a table that no worker has written its settings to.
-const DEFAULT_LEASE_DURATION: Duration = Duration::from_secs(10);
-
 /// Looks, asks, removes.
 pub(super) async fn run(args: &ResetArgs) -> Result<()> {
-    let known = SqliteLeaseStore::applications(&args.table.sqlite).await?;
-    ensure_known(&args.application, &known)?;
-    // Only now: opening for writing would create a missing file.
-    let store = SqliteLeaseStore::open(&args.table.sqlite, &args.application).await?;
+    let store = args.table.open_for_writing(&args.application).await?;
     let listing = store.leases().await?;
     if listing.leases.is_empty() && listing.unreadable.is_empty() && store.stream_identities().await?.is_empty() {
         bail!(
@@ -48,12 +38,12 @@ pub(super) async fn run(args: &ResetArgs) -> Result<()> {
         );
     }
     if !args.force {
-        refuse_while_alive(&store, &args.application).await?;
+        refuse_while_alive(&*store, &args.application).await?;
     }
     if !args.yes && !confirm(&question(args, &listing))? {
         bail!("not confirmed, so nothing was removed");
     }
-    let removed = remove(&store).await?;
+    let removed = remove(&*store).await?;
     println!(
         "Removed {} of application `{}`; it starts again at its initial position.",
         count(removed),
@@ -67,10 +57,9 @@ fn question(args: &ResetArgs, listing: &LeaseListing) -> String {
     format!("Remove {leases} of application `{}`, with all of their checkpoints?", args.application)
 }
 
-async fn refuse_while_alive(store: &SqliteLeaseStore, application: &str) -> Result<()> {
+async fn refuse_while_alive(store: &dyn LeaseStore, application: &str) -> Result<()> {
     let env = SystemEnv::new().context("the system refuses a thread")?;
-    let settings = store.fleet_settings().await?;
-    let duration = settings.map_or(DEFAULT_LEASE_DURATION, |settings| settings.lease_duration);
+    let duration = watch::lease_duration(store.fleet_settings().await?.as_ref());
     let waiting = |listing: &LeaseListing| {
         let owned = listing.leases.iter().filter(|lease| lease.actual_owner().is_some()).count();
         let owned = count(owned);

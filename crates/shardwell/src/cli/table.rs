@@ -2,8 +2,9 @@
 
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+use shardwell::core::FleetSettings;
 use shardwell::core::leasing::Unfinished;
-use shardwell::{Checkpoint, Lease, ShardId};
+use shardwell::{Checkpoint, Lease, LeaseKey, ShardId};
 
 use super::list::{Application, State};
 
@@ -12,21 +13,46 @@ const HEADER: [&str; 8] = ["shard", "state", "owner", "counter", "checkpoint", "
 /// One application: a heading, its leases, and what could not be read.
 pub(super) fn render(application: &Application, full: bool) -> String {
     let leases = &application.listing.leases;
-    let settings = application.settings.as_ref().map(|settings| format!(", {settings}")).unwrap_or_default();
-    let mut text = format!("Application {}: {}{settings}\n", application.name, count(leases.len()));
+    let mut text = heading(&application.name, leases.len(), application.settings.as_ref());
     if !leases.is_empty() {
-        let mut table = Table::new();
-        table.load_style(UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Disabled).set_header(HEADER);
+        let mut table = unlimited(&HEADER);
         let unfinished = Unfinished::of(leases);
         for lease in leases {
             table.add_row(row(lease, &unfinished, full));
         }
         text.push_str(&format!("{table}\n"));
     }
-    for key in &application.listing.unreadable {
-        text.push_str(&format!("The row of lease {key} cannot be read: written by something newer, or damaged.\n"));
-    }
+    text.push_str(&unreadable(&application.listing.unreadable));
     text
+}
+
+/// The line above everything about an application.
+pub(super) fn heading(application: &str, leases: usize, settings: Option<&FleetSettings>) -> String {
+    let settings = settings.map(|settings| format!(", {settings}")).unwrap_or_default();
+    format!("Application {application}: {}{settings}\n", count(leases))
+}
+
+/// A line for each row that could not be read.
+pub(super) fn unreadable(keys: &[LeaseKey]) -> String {
+    let line = |key| format!("The row of lease {key} cannot be read: written by something newer, or damaged.\n");
+    keys.iter().map(line).collect()
+}
+
+/// A table that is as wide as what is in it.
+pub(super) fn unlimited(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
+    table
+}
+
+/// A number in a table.
+pub(super) fn number(text: String) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+/// Shards in a table, one below the other.
+pub(super) fn shards<'a>(shards: impl IntoIterator<Item = &'a ShardId>) -> Cell {
+    Cell::new(shards.into_iter().map(ShardId::as_str).collect::<Vec<_>>().join("\n"))
 }
 
 /// `3 leases`, and so on.
@@ -39,24 +65,20 @@ pub(super) fn count(leases: usize) -> String {
 }
 
 fn row(lease: &Lease, unfinished: &Unfinished<'_>, full: bool) -> Vec<Cell> {
-    let shards = |shards: &mut dyn Iterator<Item = &ShardId>| {
-        Cell::new(shards.map(ShardId::as_str).collect::<Vec<_>>().join("\n"))
-    };
-    let number = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
     vec![
         Cell::new(lease.shard.as_str()),
         Cell::new(State::of(lease, unfinished).name()),
         Cell::new(owner(lease)),
         number(lease.counter.to_string()),
         Cell::new(checkpoint(lease.checkpoint, full)),
-        shards(&mut lease.parents.iter()),
-        shards(&mut lease.children.iter()),
+        shards(&lease.parents),
+        shards(&lease.children),
         number(lease.throughput_kbps.map(|rate| format!("{rate:.1}")).unwrap_or_default()),
     ]
 }
 
 /// During a handoff, who has it and who is to have it.
-fn owner(lease: &Lease) -> String {
+pub(super) fn owner(lease: &Lease) -> String {
     match (&lease.checkpoint_owner, &lease.owner) {
         (Some(from), Some(to)) => format!("{from}\n-> {to}"),
         (Some(owner), None) | (None, Some(owner)) => owner.to_string(),
@@ -89,7 +111,6 @@ pub(super) fn shortened(digits: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use shardwell::core::FleetSettings;
     use shardwell::{ExtendedSequenceNumber, LeaseListing};
 
     use super::*;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use shardwell::core::Monotonic;
 use shardwell::core::leasing::{LeaseTiming, Observations};
+use shardwell::core::{FleetSettings, Monotonic};
 use shardwell::{Env, EnvExt, Lease, LeaseKey, LeaseListing, LeaseStore, WorkerId};
 
 /// What is known about the owners of some leases.
@@ -44,6 +44,11 @@ impl Watch {
         }
         if undecided { Verdict::Undecided } else { Verdict::NobodyLives }
     }
+}
+
+/// How long a lease holds without being renewed: the KCL's default where no worker has written its settings.
+pub(super) fn lease_duration(settings: Option<&FleetSettings>) -> Duration {
+    settings.map_or(Duration::from_secs(10), |settings| settings.lease_duration)
 }
 
 /// How often to look, at most: a living owner is noticed soon, however long its leases last.

@@ -22,6 +22,7 @@ pub(crate) enum Then {
     Stop(usize),
     Resume(usize),
     Undrain(usize),
+    Foreign { tries: u32 },
     ForeignCheckpoint(usize),
 }
 
@@ -50,7 +51,7 @@ impl Fleet {
                 self.start(id, true);
                 Vec::new()
             }),
-            Kind::ForeignWorker => self.foreign_worker(),
+            Kind::ForeignWorker => self.foreign_worker(FOREIGN_TRIES),
             Kind::LostLease => self.lose_lease(),
             Kind::ExpiredIterators => self.any_live().map(|process| {
                 self.world.state().disturb();
@@ -82,15 +83,17 @@ impl Fleet {
     }
 
     /// Does what was to be done later.
-    pub(crate) fn then(&mut self, then: Then) {
+    pub(crate) fn then(&mut self, then: Then) -> Vec<Later> {
         match then {
             Then::Thaw(process) => self.thaw(process),
             Then::Join => drop(self.join()),
             Then::Stop(process) => self.stop(process),
             Then::Resume(process) => self.world.state().processes[process].handle.resume(),
             Then::Undrain(process) => self.set_draining(process, false),
+            Then::Foreign { tries } => return self.foreign_worker(tries).unwrap_or_default(),
             Then::ForeignCheckpoint(lease) => self.foreign_checkpoint(lease),
         }
+        Vec::new()
     }
 
     fn between(&self, low: u64, high: u64) -> u64 {
@@ -210,17 +213,21 @@ impl Fleet {
         Some((index, leases[index].clone()))
     }
 
-    fn foreign_worker(&self) -> Option<Vec<Later>> {
+    fn foreign_worker(&self, tries: u32) -> Option<Vec<Later>> {
         let leases = self.world.leases();
         let unfinished = shardwell_core::leasing::Unfinished::of(&leases);
         let may =
             |lease: &Lease| !lease.is_finished() && !unfinished.block(lease) && lease.checkpoint.position().is_some();
-        // Rather one beside whose checkpoint something is known.
+        // Rather one beside whose checkpoint something is known; that is worth waiting for.
         let knows_more = |lease: &Lease| {
             let state = lease.state().and_then(ResumeState::decode);
             may(lease) && state.is_some_and(|state| state.finished.is_some())
         };
-        let (index, lease) = self.any_lease(knows_more).or_else(|| self.any_lease(may))?;
+        let (index, lease) = match self.any_lease(knows_more) {
+            Some(found) => found,
+            None if tries > 0 => return Some(vec![(Duration::from_secs(1), Then::Foreign { tries: tries - 1 })]),
+            None => self.any_lease(may)?,
+        };
         let assignment = Assignment::of(&lease, "java".into());
         let Some(Ok(Conditional::Applied(_))) = self.world.table.assign(&assignment).now_or_never() else {
             return None;
@@ -313,6 +320,9 @@ impl Fleet {
             .then(|| self.world.stream.update_shard_count(target as u32).ok().map(|()| Vec::new()))?
     }
 }
+
+/// For how many seconds something worse is waited for.
+const FOREIGN_TRIES: u32 = 30;
 
 /// How many open shards there are at most.
 const MAX_SHARDS: usize = 32;

@@ -122,7 +122,7 @@ async fn troubles(fleet: &mut Fleet) {
         let due: Vec<Then> = later.extract_if(.., |(at, _)| *at <= now).map(|(_, then)| then).collect();
         for then in due {
             fleet.world.state().log(format_args!("--- then {then:?}"));
-            fleet.then(then);
+            later.extend(fleet.then(then).into_iter().map(|(after, then)| (now.plus(after), then)));
         }
         let end = Monotonic::from_origin(scenario.troubled);
         let next = acts.peek().map(|(at, _)| Monotonic::from_origin(*at));

@@ -244,14 +244,10 @@ impl State {
     /// A second process of a name is the only one once the first is gone.
     pub(crate) fn promote_duplicates(&mut self) {
         for process in 0..self.processes.len() {
-            let id = &self.processes[process].id;
-            let is_first =
-                |other: usize| self.processes[other].id == *id && self.processes[other].state == Life::Running;
-            if self.processes[process].duplicate
-                && !(0..self.processes.len()).any(|other| other != process && is_first(other))
-            {
-                self.processes[process].duplicate = false;
-            }
+            let id = self.processes[process].id.clone();
+            let runs = |other: &Process| other.id == id && other.state == Life::Running;
+            let has_first = self.processes.iter().any(|other| runs(other) && !other.duplicate);
+            self.processes[process].duplicate &= has_first || self.processes[process].state != Life::Running;
         }
     }
 

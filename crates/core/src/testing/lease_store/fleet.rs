@@ -77,7 +77,10 @@ async fn another_process_does_not_replace_worker_metrics<S: LeaseStore + ?Sized>
     let later = metrics(Some(7), 2);
     assert_eq!(put(&later).await, MetricsWrite::Written);
     assert_eq!(store.worker_metrics().await.expect("metrics"), [later.clone()]);
-    assert!(store.delete_worker_metrics(&later).await.expect("an answer"));
+    for other in [metrics(Some(8), 2), metrics(None, 0)] {
+        assert!(!store.delete_worker_metrics(&other).await.expect("an answer"), "not the other's to remove");
+    }
+    assert!(store.delete_worker_metrics(&metrics(Some(7), 1)).await.expect("an answer"), "the beat does not matter");
     assert_eq!(put(&metrics(None, 0)).await, MetricsWrite::Written);
     assert_eq!(put(&later).await, MetricsWrite::Foreign(metrics(None, 0)), "a Java worker's item");
 }

@@ -11,8 +11,8 @@ use shardwell::{ExtendedSequenceNumber, ShardId, Timestamp, WorkerId};
 use super::filter::FilterArgs;
 use super::letters::Letters;
 use super::list::now;
-use super::output::{Output, finish, output};
 use super::place::PlaceArgs;
+use crate::cli::output::{Output, finish, output};
 
 #[derive(Args, Debug)]
 pub(in crate::cli) struct ExportArgs {

@@ -13,9 +13,9 @@ use shardwell::{Env, ExtendedSequenceNumber, PartitionKey, SystemEnv, Timestamp}
 
 use super::filter::FilterArgs;
 use super::letters::Letters;
-use super::output::{Output, finish, output};
 use super::place::PlaceArgs;
 use super::text::{count, one_line, shortened, tally, to_the_second};
+use crate::cli::output::{Output, finish, output};
 use crate::cli::table;
 
 #[derive(Args, Debug)]

@@ -7,7 +7,6 @@ mod follow;
 mod into_stream;
 mod letters;
 mod list;
-mod output;
 mod place;
 mod redrive;
 #[cfg(test)]

@@ -13,9 +13,9 @@ use shardwell::dead_letter::{ArchivedLetter, Attempt, DeadLetter, LetterId, MAX_
 use super::filter::FilterArgs;
 use super::letters::Letters;
 use super::list::now;
-use super::output::{finish, output};
 use super::place::PlaceArgs;
 use super::text::{as_text, one_line};
+use crate::cli::output::{finish, output};
 
 #[derive(Args, Debug)]
 pub(in crate::cli) struct ShowArgs {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shardwell_core::leasing::Unfinished;
-use shardwell_core::{Lease, LeaseKey, Monotonic, ShardId, WorkerId};
+use shardwell_core::{LeaderLock, Lease, LeaseKey, Monotonic, ShardId, WorkerId};
 
 use super::leases::{Write, show};
 use crate::fleet::tally::Invariant;
 use crate::fleet::weather::ProcessId;
-use crate::fleet::world::State;
+use crate::fleet::world::{Life, State};
 
 /// The defaults of a worker.
 const LEASE: Duration = Duration::from_secs(10);
@@ -35,6 +35,10 @@ pub(crate) struct Times {
     changed: Monotonic,
     /// When something last went wrong that keeps leases from being written.
     unwritable: Monotonic,
+    /// When nobody led last.
+    leaderless: Monotonic,
+    /// Since when workers are named as standbys.
+    standbys: BTreeMap<WorkerId, Monotonic>,
     /// Workers that have stopped in order, and when.
     stopped: Vec<(WorkerId, Monotonic)>,
 }
@@ -69,7 +73,15 @@ enum Why {
 impl Default for Times {
     fn default() -> Self {
         let zero = Monotonic::ZERO;
-        Self { services: BTreeMap::new(), disturbed: zero, changed: zero, unwritable: zero, stopped: Vec::new() }
+        Self {
+            services: BTreeMap::new(),
+            disturbed: zero,
+            changed: zero,
+            unwritable: zero,
+            leaderless: zero,
+            standbys: BTreeMap::new(),
+            stopped: Vec::new(),
+        }
     }
 }
 
@@ -93,6 +105,32 @@ impl State {
     /// Whether nothing was wrong for long enough to be at rest before `since`.
     fn was_quiet(&self, disturbed: Monotonic) -> bool {
         self.now.since(disturbed) > RECOVERY
+    }
+
+    /// The leader lock was written. A new leader that has not watched for a lease duration has to see every lease stand still
+    /// first, and then nothing is promised of gaps.
+    pub(crate) fn lock_written(&mut self, process: ProcessId, before: Option<&LeaderLock>, lock: Option<&LeaderLock>) {
+        let owner = |lock: &LeaderLock| (lock.owner.clone(), lock.released);
+        let now = self.now;
+        if before.map(owner) != lock.map(owner) {
+            self.log(format_args!("p{process} changes the leader: {lock:?}"));
+            self.change();
+        }
+        if lock.is_some_and(|lock| !lock.released && before.is_none_or(|before| before.owner != lock.owner)) {
+            let is_warm = lock
+                .and_then(|lock| self.times.standbys.get(&lock.owner))
+                .is_some_and(|since| now.since(*since) > LEASE + RENEWAL);
+            for service in self.times.services.values_mut().filter(|_| !is_warm) {
+                if let Service::Nobody(gap) = service {
+                    gap.why = Why::Other;
+                }
+            }
+        }
+        let named = lock.map(|lock| lock.standbys.clone()).unwrap_or_default();
+        self.times.standbys.retain(|id, _| named.contains(id));
+        for id in named {
+            self.times.standbys.entry(id).or_insert(now);
+        }
     }
 
     /// A worker has stopped in order.
@@ -201,6 +239,9 @@ impl State {
         if self.weather.is_bad(self.now) || frozen {
             self.disturb();
         }
+        if !self.processes.iter().any(|process| process.state == Life::Running && process.leads()) {
+            self.times.leaderless = self.now;
+        }
         if self.weather.keeps_from_writing() || frozen {
             self.times.unwritable = self.now;
         }
@@ -244,10 +285,10 @@ impl State {
     fn check_handoffs(&mut self, leases: &[Lease]) {
         // The owner hears of it, and has until the deadline; then the leader gives it a lease duration, and plans.
         let bound = RENEWAL + self.scenario.handoff_deadline + LEASE + 3 * PLANNING + HEARTBEAT + 2 * SLACK;
-        for lease in leases.iter().filter(|lease| lease.handoff_requested()) {
+        for lease in leases.iter().filter(|lease| lease.handoff_requested() && !lease.is_finished()) {
             let Some(since) = self.leases.drain_since(&lease.key) else { continue };
             self.tally.exercise(Invariant::L4);
-            let time = self.now.since(since.max(self.times.unwritable));
+            let time = self.now.since(since.max(self.times.unwritable).max(self.times.leaderless));
             if time > bound {
                 self.violated(Invariant::L4, format!("{} is not handed over after {time:?}", show(lease)));
             }

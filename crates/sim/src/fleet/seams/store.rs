@@ -291,11 +291,8 @@ impl LeaseStore for SimStore {
         self.send(async move {
             let before = world.table.leader_lock().await?;
             let swapped = world.table.swap_leader_lock(seen.as_deref(), lock.as_ref()).await?;
-            let owner = |lock: &Option<LeaderLock>| lock.as_ref().map(|lock| (lock.owner.clone(), lock.released));
-            if swapped && owner(&before) != owner(&lock) {
-                let mut state = world.state();
-                state.log(format_args!("p{process} changes the leader: {lock:?}"));
-                state.change();
+            if swapped {
+                world.state().lock_written(process, before.as_ref(), lock.as_ref());
             }
             Ok(swapped)
         })

@@ -1,0 +1,219 @@
+//! Workers that share: who gets what, and what happens when somebody comes, goes or dies.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use common::{Event, Running, START, World, millis, secs};
+use shardwell_consumer::WorkerError;
+use shardwell_core::{Assignment, Env, EnvExt, Heartbeat, LeaseStore, MetricsWrite, WorkerMetrics};
+use shardwell_sim::{Fault, SimEnv};
+
+impl World {
+    /// Starts a worker in a process of its own.
+    fn join(&self, name: &str) -> (SimEnv, Running) {
+        let process = self.process(self.env.random());
+        let running = self.start(self.builder(name, &process));
+        (process, running)
+    }
+
+    async fn counts(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for lease in self.leases().await.iter().filter(|lease| !lease.is_finished()) {
+            let owner = lease.actual_owner().map_or("nobody", |owner| owner.as_str());
+            *counts.entry(owner.to_owned()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Lets time pass until leases are spread like this.
+    async fn until_counts(&self, limit: Duration, wanted: &[(&str, usize)]) {
+        let wanted: BTreeMap<String, usize> = wanted.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        let deadline = self.env.now().plus(limit);
+        while self.counts().await != wanted {
+            assert!(self.env.now() < deadline, "{:?} and not {wanted:?}", self.counts().await);
+            self.env.sleep(millis(20)).await;
+        }
+    }
+
+    /// How often each record was delivered, if more than once.
+    fn repeated(&self) -> Vec<u64> {
+        let mut numbers = self.log.numbers();
+        numbers.sort_unstable();
+        numbers.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_share_and_whoever_comes_gets_its_share_without_repetitions() {
+    let world = World::new(12);
+    world.put(600, 100);
+    let (_, _a) = world.join("a");
+    world.until_counts(secs(2), &[("a", 12)]).await;
+    let (_, _b) = world.join("b");
+    world.until_counts(secs(8), &[("a", 6), ("b", 6)]).await;
+    world.put(600, 100);
+    let (_, _c) = world.join("c");
+    world.until_counts(secs(8), &[("a", 4), ("b", 4), ("c", 4)]).await;
+    world.put(600, 100);
+    world.until_all_seen(secs(5)).await;
+    assert_eq!(world.repeated(), Vec::<u64>::new());
+    world.log.assert_key_order();
+    let before = world.counts().await;
+    world.env.sleep(secs(120)).await;
+    assert_eq!(world.counts().await, before, "at rest");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_stops_hands_over_what_it_has_and_all_goes_on_within_a_discovery() {
+    for stops in ["a", "b"] {
+        let world = World::new(9);
+        let workers = [world.join("a").1, world.join("b").1, world.join("c").1];
+        world.until_counts(secs(20), &[("a", 3), ("b", 3), ("c", 3)]).await;
+        world.put(900, 100);
+        world.until_all_seen(secs(5)).await;
+        let [a, b, _c] = workers;
+        let (stopping, _stays) = if stops == "a" { (a, b) } else { (b, a) };
+        stopping.stop().await.expect("a clean stop");
+        let counts = world.counts().await;
+        assert!(!counts.contains_key(stops) && !counts.contains_key("nobody"), "{counts:?}");
+        world.put(900, 100);
+        world.until_all_seen(millis(1400)).await;
+        assert_eq!(world.repeated(), Vec::<u64>::new());
+        world.log.assert_key_order();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_that_stop_together_leave_nothing_to_each_other() {
+    let world = World::new(12);
+    let workers: Vec<Running> = ["a", "b", "c", "d"].map(|name| world.join(name).1).into();
+    world.until_counts(secs(20), &[("a", 3), ("b", 3), ("c", 3), ("d", 3)]).await;
+    for worker in &workers[..3] {
+        worker.handle.request_shutdown();
+    }
+    world.until_counts(millis(600), &[("d", 12)]).await;
+    world.put(600, 100);
+    world.until_all_seen(millis(1400)).await;
+    for worker in workers {
+        worker.stop().await.expect("a clean stop");
+    }
+    assert_eq!(world.counts().await, BTreeMap::from([("nobody".to_owned(), 12)]));
+    assert!(world.store.worker_metrics().await.expect("it answers").is_empty());
+    assert!(world.store.leader_lock().await.expect("it answers").is_some_and(|lock| lock.released));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_leader_dies_a_standby_plans_as_soon_as_the_lock_is_free() {
+    let world = World::new(9);
+    let (leader, a) = world.join("a");
+    world.until("it leads", secs(2), || a.handle.leads()).await;
+    let (_b, _c) = (world.join("b").1, world.join("c").1);
+    world.until_counts(secs(20), &[("a", 3), ("b", 3), ("c", 3)]).await;
+    world.env.sleep(secs(15)).await;
+    leader.crash();
+    world.until_counts(secs(13), &[("b", 5), ("c", 4)]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_process_with_an_id_that_is_taken_is_refused_and_touches_nothing() {
+    let world = World::new(2);
+    let (_, first) = world.join("w");
+    world.put(100, 10);
+    world.until_all_seen(secs(5)).await;
+    let before = world.leases().await;
+    let second = world.join("w").1.ended().await;
+    assert!(matches!(second, Err(WorkerError::DuplicateWorkerId { .. })), "{second:?}");
+    let after = world.leases().await;
+    assert!(before.iter().zip(&after).all(|(b, a)| b.owner == a.owner && b.counter < a.counter), "the first goes on");
+    world.put(100, 10);
+    world.until_all_seen(secs(5)).await;
+    assert_eq!(world.repeated(), Vec::<u64>::new());
+    first.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_stopped_before_it_has_its_id_leaves_the_leases_of_that_id_alone() {
+    let world = World::new(2);
+    let (_, first) = world.join("w");
+    world.until_counts(secs(2), &[("w", 2)]).await;
+    let (_, second) = world.join("w");
+    world.env.sleep(secs(3)).await;
+    second.stop().await.expect("a clean stop");
+    assert_eq!(world.counts().await, BTreeMap::from([("w".to_owned(), 2)]));
+    assert_eq!(world.store.worker_metrics().await.expect("it answers").len(), 1);
+    first.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_item_that_a_dead_process_left_is_taken_over() {
+    let world = World::new(1);
+    let mut left = WorkerMetrics::new("w".into(), START);
+    left.heartbeat = Some(Heartbeat { incarnation: 1, beat: 7 });
+    assert_eq!(world.store.put_worker_metrics(&left).await.expect("written"), MetricsWrite::Written);
+    let (_, worker) = world.join("w");
+    assert!(worker.handle.ready().await);
+    world.until_counts(secs(2), &[("w", 1)]).await;
+    worker.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_is_drained_hands_over_everything_and_gets_nothing_until_it_is_not() {
+    let world = World::new(6);
+    let (_a, _b) = (world.join("a").1, world.join("b").1);
+    world.until_counts(secs(20), &[("a", 3), ("b", 3)]).await;
+    let drain = async |drained: bool| {
+        let seen = world.store.fleet_settings().await.expect("it answers").expect("a worker has run");
+        let mut settings = seen.clone();
+        settings.draining = drained.then(|| "b".into()).into_iter().collect();
+        assert!(world.store.swap_fleet_settings(Some(&seen), &settings).await.expect("it answers"));
+    };
+    drain(true).await;
+    world.until_counts(secs(8), &[("a", 6)]).await;
+    world.env.sleep(secs(60)).await;
+    world.until_counts(millis(1), &[("a", 6)]).await;
+    drain(false).await;
+    world.until_counts(secs(8), &[("a", 3), ("b", 3)]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_cannot_plan_lets_somebody_else_try() {
+    let mut world = World::new(4);
+    let (_, a) = world.join("a");
+    world.until("it leads", secs(2), || a.handle.leads()).await;
+    a.stop().await.expect("a clean stop");
+    world.faults = std::sync::Arc::new(|method| if method == "leases" { Fault::Refuse } else { Fault::None });
+    let (_, blind) = world.join("blind");
+    world.until("it leads", secs(5), || blind.handle.leads()).await;
+    world.faults = std::sync::Arc::new(|_| Fault::None);
+    let (_, able) = world.join("able");
+    world.until("another one leads", secs(30), || able.handle.leads() && !blind.handle.leads()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_missing_is_created_at_the_next_round() {
+    let world = World::new(4);
+    let (_, _a) = world.join("a");
+    world.until_counts(secs(2), &[("a", 4)]).await;
+    let key = world.leases().await.remove(2).key;
+    world.store.delete_lease(&key).await.expect("deleted");
+    world.put(200, 100);
+    world.until_all_seen(secs(5)).await;
+    assert!(world.lease(key.as_str()).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_was_given_to_a_dead_worker_goes_to_a_living_one() {
+    let world = World::new(3);
+    let (_, _a) = world.join("a");
+    let (dead, _b) = world.join("b");
+    world.env.sleep(secs(20)).await;
+    dead.crash();
+    world.until_counts(secs(16), &[("a", 3)]).await;
+    let lease = world.leases().await.remove(0);
+    world.store.assign(&Assignment::of(&lease, "b".into())).await.expect("given");
+    world.until_counts(secs(14), &[("a", 3)]).await;
+    let started = |event: &&Event| matches!(event, Event::Initialized { worker, shard, .. } if worker == "a" && *shard == lease.shard.to_string());
+    world.until("it works on it again", secs(2), || world.log.events().iter().filter(started).count() == 2).await;
+}
