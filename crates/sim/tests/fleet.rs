@@ -1,5 +1,4 @@
 //! Whole fleets, a fixed set of seeds; and that the simulator would see if something were wrong.
-#![expect(clippy::disallowed_methods, reason = "seeds run on threads of the system")]
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -26,13 +26,13 @@ impl<T> Default for Cached<T> {
     }
 }
 
-impl<T> Cached<T> {
+impl<T: Send + Sync> Cached<T> {
     /// An answer that was asked for at `not_before` or later. Whoever comes while another one asks waits for that answer.
     async fn get<F>(
         &self,
         shared: &Shared,
         not_before: Monotonic,
-        ask: impl FnOnce() -> F,
+        ask: impl FnOnce() -> F + Send,
     ) -> Result<Arc<T>, StoreError>
     where
         F: Future<Output = Result<T, StoreError>> + Send,

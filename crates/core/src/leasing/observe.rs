@@ -332,7 +332,7 @@ mod tests {
     fn a_lease_is_taken_up_once_its_owner_renewed_it() {
         let mut observations = Observations::default();
         let mut look = |lease: Lease, seconds| {
-            observations.observe(&[lease.clone()], at(seconds));
+            observations.observe(std::slice::from_ref(&lease), at(seconds));
             observations.is_taken_up(&lease)
         };
         assert!(!look(lease("a", 1), 0), "it was given just now");

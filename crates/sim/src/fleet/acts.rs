@@ -6,8 +6,8 @@ use futures_util::FutureExt;
 use shardwell_core::delivery::ResumeState;
 use shardwell_core::{Assignment, Checkpoint, Conditional, Eviction, Lease, LeaseStore, ShardFilter, ShardId};
 
-use super::fleet::Fleet;
 use super::kind::Kind;
+use super::processes::Fleet;
 use super::scenario::LONG_PAUSE;
 use super::world::{Trap, Victim};
 

@@ -10,10 +10,10 @@
 
 mod acts;
 mod checks;
-mod fleet;
 mod kind;
 mod lies;
 mod log;
+mod processes;
 mod producer;
 mod scenario;
 mod seams;
@@ -32,7 +32,7 @@ pub use lies::Lie;
 pub use tally::{Invariant, Tally};
 
 use acts::Then;
-use fleet::Fleet;
+use processes::Fleet;
 use scenario::Scenario;
 use world::{START, World};
 

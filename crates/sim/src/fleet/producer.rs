@@ -6,8 +6,8 @@ use futures_util::FutureExt;
 use shardwell_core::aggregation::{Aggregator, Limits};
 use shardwell_core::{Env, EnvExt, ExtendedSequenceNumber, Placed, ShardFilter, ShardId, Stream};
 
-use super::fleet::UNWANTED;
 use super::kind::Kind;
+use super::processes::UNWANTED;
 use super::truth::{Nature, Poison};
 use super::world::{State, World};
 

@@ -76,7 +76,7 @@ async fn another_process_does_not_replace_worker_metrics<S: LeaseStore + ?Sized>
     assert_eq!(put(&metrics(None, 0)).await, MetricsWrite::Foreign(ours), "a Java worker");
     let later = metrics(Some(7), 2);
     assert_eq!(put(&later).await, MetricsWrite::Written);
-    assert_eq!(store.worker_metrics().await.expect("metrics"), [later.clone()]);
+    assert_eq!(store.worker_metrics().await.expect("metrics"), std::slice::from_ref(&later));
     for other in [metrics(Some(8), 2), metrics(None, 0)] {
         assert!(!store.delete_worker_metrics(&other).await.expect("an answer"), "not the other's to remove");
     }

@@ -9,7 +9,7 @@ use shardwell_core::{LeaderLock, Lease, LeaseKey, Monotonic, ShardId, WorkerId};
 use super::leases::{Write, show};
 use crate::fleet::tally::Invariant;
 use crate::fleet::weather::ProcessId;
-use crate::fleet::world::{Life, State};
+use crate::fleet::world::{Life, Process, State};
 
 /// The defaults of a worker.
 const LEASE: Duration = Duration::from_secs(10);
@@ -235,7 +235,7 @@ impl State {
 
     /// Looks at all leases, once a second.
     pub(crate) fn tick(&mut self, leases: &[Lease]) {
-        let frozen = self.processes.iter().any(|process| process.is_frozen());
+        let frozen = self.processes.iter().any(Process::is_frozen);
         if self.weather.is_bad(self.now) || frozen {
             self.disturb();
         }
@@ -260,7 +260,7 @@ impl State {
     }
 
     fn check_gaps(&mut self, wanted: &[&Lease]) {
-        let has_room = self.processes.iter().any(|process| process.takes_leases());
+        let has_room = self.processes.iter().any(Process::takes_leases);
         let mut late = Vec::new();
         let now = self.now;
         for lease in wanted {
