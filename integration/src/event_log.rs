@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use shardwell_core::{Checkpoint, SequenceNumber, ShardId, Timestamp};
+use shardwell_core::{Checkpoint, SequenceNumber, ShardId, Timestamp, WorkerId, WriteToken};
 
 /// A file that one process appends to. Each event is a single write, so it is in the file whole once
 /// [`write`](Self::write) has returned, whatever befalls the process then.
@@ -57,6 +57,22 @@ pub enum EventKind {
         number: u64,
         /// Its partition key, which has no space in it.
         key: String,
+    },
+    /// The worker is about to renew the lease of the shard.
+    Renewing {
+        /// The counter that the lease must have.
+        counter: u64,
+        /// What the write leaves in the row. The same again where the outcome of the write before is not known.
+        token: WriteToken,
+        /// The checkpoint to be written.
+        checkpoint: Option<Checkpoint>,
+    },
+    /// The worker is about to give the lease of the shard to another owner.
+    Passing {
+        /// The counter that the lease must have, if that matters.
+        counter: Option<u64>,
+        /// The new owner, if there is to be one.
+        to: Option<WorkerId>,
     },
     /// The processor was told that the lease is lost.
     LeaseLost,
@@ -122,6 +138,9 @@ impl LogTail {
     }
 }
 
+/// Stands where there is nothing.
+const NOTHING: &str = "-";
+
 /// One line without its end.
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -131,6 +150,17 @@ impl fmt::Display for Event {
             EventKind::Record { sequence_number, number, key } => write!(f, "record {sequence_number} {number} {key}"),
             EventKind::Failed { number } => write!(f, "failed {number}"),
             EventKind::Redriven { number, key } => write!(f, "redriven {number} {key}"),
+            EventKind::Renewing { counter, token, checkpoint: None } => {
+                write!(f, "renewing {counter} {}", token.get())
+            }
+            EventKind::Renewing { counter, token, checkpoint: Some(checkpoint) } => {
+                let (checkpoint, sub) = checkpoint.to_stored();
+                write!(f, "renewing {counter} {} {checkpoint} {sub}", token.get())
+            }
+            EventKind::Passing { counter, to } => {
+                let counter = counter.map_or_else(|| NOTHING.to_owned(), |counter| counter.to_string());
+                write!(f, "passing {counter} {}", to.as_ref().map_or(NOTHING, WorkerId::as_str))
+            }
             EventKind::LeaseLost => f.write_str("lease-lost"),
             EventKind::ShardEnded => f.write_str("shard-ended"),
             EventKind::ShutdownRequested => f.write_str("shutdown-requested"),
@@ -158,6 +188,19 @@ fn parse(line: &str) -> Option<Event> {
         },
         ["failed", number] => EventKind::Failed { number: number.parse().ok()? },
         ["redriven", number, key] => EventKind::Redriven { number: number.parse().ok()?, key: (*key).to_owned() },
+        ["renewing", counter, token, checkpoint @ ..] => EventKind::Renewing {
+            counter: counter.parse().ok()?,
+            token: WriteToken::new(token.parse().ok()?),
+            checkpoint: match checkpoint {
+                [] => None,
+                [checkpoint, sub] => Some(Checkpoint::from_stored(checkpoint, sub.parse().ok()?).ok()?),
+                _ => return None,
+            },
+        },
+        ["passing", counter, to] => EventKind::Passing {
+            counter: if *counter == NOTHING { None } else { Some(counter.parse().ok()?) },
+            to: (*to != NOTHING).then(|| (*to).into()),
+        },
         ["lease-lost"] => EventKind::LeaseLost,
         ["shard-ended"] => EventKind::ShardEnded,
         ["shutdown-requested"] => EventKind::ShutdownRequested,
@@ -176,6 +219,8 @@ impl std::error::Error for MalformedEvent {}
 
 #[cfg(test)]
 mod tests {
+    use shardwell_core::ExtendedSequenceNumber;
+
     use super::*;
 
     #[test]
@@ -184,11 +229,16 @@ mod tests {
         let path = directory.path().join("log");
         assert_eq!(EventLog::read(&path).expect("no file is an empty log"), []);
         let log = EventLog::open(&path).expect("opened");
+        let inside = ExtendedSequenceNumber::new(49u64.into(), 2);
         let kinds = [
             EventKind::Initialized(Checkpoint::TrimHorizon),
             EventKind::Record { sequence_number: 49u64.into(), number: 7, key: "key-1".into() },
             EventKind::Failed { number: 8 },
             EventKind::Redriven { number: 8, key: "key-2".into() },
+            EventKind::Renewing { counter: 3, token: WriteToken::new(u64::MAX), checkpoint: None },
+            EventKind::Renewing { counter: 4, token: WriteToken::new(5), checkpoint: Some(Checkpoint::At(inside)) },
+            EventKind::Passing { counter: Some(5), to: Some("worker-2".into()) },
+            EventKind::Passing { counter: None, to: None },
             EventKind::LeaseLost,
             EventKind::ShardEnded,
             EventKind::ShutdownRequested,

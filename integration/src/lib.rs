@@ -4,6 +4,7 @@
 
 mod event_log;
 mod flight;
+mod logged_leases;
 
 use std::io::Read;
 
@@ -14,6 +15,7 @@ use shardwell_core::{Env, EnvExt, Place, Task};
 
 pub use event_log::{Event, EventKind, EventLog, LogTail, MalformedEvent};
 pub use flight::{Flight, Trouble};
+pub use logged_leases::LoggedLeaseStore;
 
 /// The application that the tests' workers belong to.
 pub const APPLICATION: &str = "integration";

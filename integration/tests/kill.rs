@@ -4,6 +4,7 @@
 
 mod common;
 mod harness;
+mod moment;
 
 use std::time::Duration;
 

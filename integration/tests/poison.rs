@@ -5,6 +5,8 @@
 //! command `shardwell`, which then asks for the redrive. `SHARDWELL_SEED` repeats the random choices of an earlier run.
 
 mod common;
+mod flights;
+mod moment;
 mod poisoned;
 
 use std::collections::BTreeMap;
@@ -12,7 +14,7 @@ use std::time::Duration;
 
 use common::{long, say, seed};
 use poisoned::audit::{End, Ledger, redriven};
-use poisoned::{Settings, World, flights};
+use poisoned::{Settings, World};
 use shardwell_core::dead_letter::{ArchivedLetter, DeadReason, LetterState};
 use shardwell_integration::{EventKind, Trouble};
 

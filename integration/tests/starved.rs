@@ -1,5 +1,5 @@
 //! Processors that block their threads for ten lease durations, more of them than the runtime has threads: nothing but
-//! their own shards waits.
+//! their own shards waits, and no lease is lost, also while another worker joins and is given its share.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -25,17 +25,21 @@ const RUNTIME_THREADS: usize = 2;
 /// The worker under test.
 const OURS: &str = "sleepy";
 
+/// One that joins it, and to which a lease that was not renewed in time would go too.
+const RIVAL: &str = "rival";
+
 /// Records that each shard is given in one go.
 const RECORDS: usize = 300;
 
 /// Nothing that a test waits for takes nearly as long, on any machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the processors of one worker did.
+/// What the processors of all workers did.
 #[derive(Default)]
 struct Seen {
-    initialized: Vec<ShardId>,
-    lost: Vec<ShardId>,
+    /// Workers and shards, in order.
+    initialized: Vec<(&'static str, ShardId)>,
+    lost: Vec<(&'static str, ShardId)>,
     /// Shards whose processor is asleep right now.
     asleep: Vec<ShardId>,
     /// The sleeps that are over.
@@ -58,6 +62,7 @@ impl Observer {
 }
 
 struct Sleeper {
+    worker: &'static str,
     shard: ShardId,
     observer: Observer,
     /// Whether to block the thread at the next batch.
@@ -67,7 +72,7 @@ struct Sleeper {
 #[async_trait]
 impl RecordProcessor for Sleeper {
     async fn initialize(&mut self, _: &Start) -> Result<Option<Checkpoint>, ProcessError> {
-        self.observer.note(|seen| seen.initialized.push(self.shard.clone()));
+        self.observer.note(|seen| seen.initialized.push((self.worker, self.shard.clone())));
         Ok(None)
     }
 
@@ -88,7 +93,7 @@ impl RecordProcessor for Sleeper {
     }
 
     async fn lease_lost(&mut self) {
-        self.observer.note(|seen| seen.lost.push(self.shard.clone()));
+        self.observer.note(|seen| seen.lost.push((self.worker, self.shard.clone())));
     }
 }
 
@@ -100,9 +105,10 @@ fn block() {
 /// A stream in memory, whose shards are written one by one.
 struct World {
     env: Arc<dyn Env>,
+    observer: Observer,
     stream: MemoryStream,
     shards: Vec<(ShardId, HashKeyRange)>,
-    /// How many of them have a processor that blocks.
+    /// How many of them have a processor that blocks, at the worker under test.
     blocked: usize,
     /// What was put, by shard, in order.
     put: BTreeMap<ShardId, Vec<String>>,
@@ -114,7 +120,7 @@ impl World {
         let stream = MemoryStream::create(env.clone(), "events", SHARDS as u32).expect("a new stream");
         let shards = stream.shards(&ShardFilter::All).expect("listed");
         let shards = shards.into_iter().map(|shard| (shard.id, shard.hash_key_range)).collect();
-        Self { env, stream, shards, blocked, put: BTreeMap::new() }
+        Self { env, observer: Observer::default(), stream, shards, blocked, put: BTreeMap::new() }
     }
 
     fn put_everywhere(&mut self) {
@@ -140,18 +146,35 @@ impl World {
     }
 
     /// A worker as a process of its own would have it: clocks and threads of its own, but for the pipeline's.
-    fn worker(&self, name: &str, store: impl LeaseStore, observer: &Observer) -> WorkerBuilder {
-        let (blocked, observer): (Vec<_>, _) = (self.blocked().cloned().collect(), observer.clone());
+    fn worker(&self, name: &'static str, store: impl LeaseStore) -> WorkerBuilder {
+        let (blocked, observer): (Vec<_>, _) = (self.blocked().cloned().collect(), self.observer.clone());
         Worker::builder("starved", self.stream.clone(), store, move |lane| Sleeper {
+            worker: name,
             shard: lane.shard.clone(),
             observer: observer.clone(),
-            sleepy: blocked.contains(&lane.shard),
+            sleepy: name == OURS && blocked.contains(&lane.shard),
         })
         .worker_id(name)
         .initial_position(InitialPosition::TrimHorizon)
         .lease_duration(LEASE_DURATION)
+        .planning_interval(Duration::from_millis(50))
         .discovery_interval(Duration::from_millis(20))
         .delivery(DeliveryPolicy::default().with_batch_records(50))
+    }
+
+    /// Whether so many records of each of these shards were handled.
+    fn have<'a>(&self, mut shards: impl Iterator<Item = &'a ShardId>, records: usize) -> bool {
+        shards.all(|shard| self.observer.count_of(shard) == records)
+    }
+
+    /// How many processors are asleep.
+    fn asleep(&self) -> usize {
+        self.observer.note(|seen| seen.asleep.len())
+    }
+
+    /// How often a worker began to work on a shard.
+    fn terms(&self, worker: &str) -> usize {
+        self.observer.note(|seen| seen.initialized.iter().filter(|(by, _)| *by == worker).count())
     }
 
     async fn until(&self, what: &str, condition: impl Fn() -> bool) {
@@ -181,44 +204,34 @@ impl Running {
     }
 }
 
-/// Starts a worker that takes whatever it finds expired.
-async fn start_rival(world: &World, store: impl LeaseStore, observer: &Observer) -> Running {
-    let rival = Running::start(world, world.worker("rival", store, observer));
-    assert!(rival.handle.ready().await, "the rival looks for leases");
-    rival
-}
-
-/// Asserts that all records were handled by one worker, which had all leases all the time.
-async fn assert_undisturbed(world: &World, store: &impl LeaseStore, ours: &Observer, theirs: &Observer) {
-    ours.note(|seen| {
+/// Asserts that no lease was lost, however long threads were blocked, and that what moved was handed over.
+fn assert_undisturbed(world: &World) {
+    assert_eq!(world.terms(OURS), SHARDS, "none was lost and taken again");
+    assert_eq!(world.terms(RIVAL), SHARDS / 2, "each that moved did so once");
+    world.observer.note(|seen| {
         assert_eq!(seen.records, world.put, "nothing is lost, repeated or out of order");
         assert_eq!(seen.lost, []);
-        assert_eq!(seen.initialized.len(), SHARDS, "no lease was lost and taken again: {:?}", seen.initialized);
     });
-    assert_eq!(theirs.note(|seen| seen.initialized.clone()), [], "the rival found nothing expired");
-    for lease in store.leases().await.expect("listed").leases {
-        assert_eq!(lease.owner.as_ref().map(AsRef::as_ref), Some(OURS), "{lease:?}");
-    }
 }
 
 /// `store` gives each caller a handle of its own on the same table.
 async fn blocked_processors_starve_nobody<S: LeaseStore>(store: impl Fn() -> S) {
     let mut world = World::new(BLOCKED);
     world.put_everywhere();
-    let (ours, theirs) = (Observer::default(), Observer::default());
-    let worker = Running::start(&world, world.worker(OURS, store(), &ours));
-    world.until("six processors are asleep", || ours.note(|seen| seen.asleep.len()) == BLOCKED).await;
-    let rival = start_rival(&world, store(), &theirs).await;
+    let worker = Running::start(&world, world.worker(OURS, store()));
+    world.until("six processors are asleep", || world.asleep() == BLOCKED).await;
+    world.until("the other shards are read", || world.have(world.others(), RECORDS)).await;
+    let rival = Running::start(&world, world.worker(RIVAL, store()));
 
     // Records that were there, and records that arrive now.
     world.put_everywhere();
-    let done = |shard| ours.count_of(shard) == 2 * RECORDS;
-    world.until("the other shards go on", || world.others().all(done)).await;
-    assert_eq!(ours.note(|seen| seen.asleep.len()), BLOCKED, "all that while the six were asleep");
+    world.until("the other shards go on", || world.have(world.others(), 2 * RECORDS)).await;
+    assert_eq!(world.asleep(), BLOCKED, "all that while the six were asleep");
 
-    world.until("the sleepers wake up and catch up", || world.blocked().all(done)).await;
-    assert_eq!(ours.note(|seen| seen.slept), BLOCKED);
-    assert_undisturbed(&world, &store(), &ours, &theirs).await;
+    world.until("the sleepers wake up and catch up", || world.have(world.blocked(), 2 * RECORDS)).await;
+    assert_eq!(world.observer.note(|seen| seen.slept), BLOCKED);
+    world.until("the rival has its share", || world.terms(RIVAL) == SHARDS / 2).await;
+    assert_undisturbed(&world);
     rival.stop().await;
     worker.stop().await;
 }
@@ -226,10 +239,11 @@ async fn blocked_processors_starve_nobody<S: LeaseStore>(store: impl Fn() -> S) 
 /// Other code of the same program blocks the very threads that read and deliver.
 async fn a_blocked_runtime_loses_no_lease<S: LeaseStore>(store: impl Fn() -> S) {
     let mut world = World::new(0);
-    let (ours, theirs) = (Observer::default(), Observer::default());
-    let worker = Running::start(&world, world.worker(OURS, store(), &ours));
-    assert!(worker.handle.ready().await);
-    let rival = start_rival(&world, store(), &theirs).await;
+    world.put_everywhere();
+    let worker = Running::start(&world, world.worker(OURS, store()));
+    world.until("all shards are read", || world.have(world.others(), RECORDS)).await;
+    let rival = Running::start(&world, world.worker(RIVAL, store()));
+    assert!(rival.handle.ready().await, "it is in the plan");
 
     // Each waits for the other, so they are on two threads.
     let both = Arc::new(std::sync::Barrier::new(RUNTIME_THREADS));
@@ -247,9 +261,9 @@ async fn a_blocked_runtime_loses_no_lease<S: LeaseStore>(store: impl Fn() -> S) 
     }
 
     world.put_everywhere();
-    let done = |shard| ours.count_of(shard) == RECORDS;
-    world.until("all shards go on", || world.others().all(done)).await;
-    assert_undisturbed(&world, &store(), &ours, &theirs).await;
+    world.until("all shards go on", || world.have(world.others(), 2 * RECORDS)).await;
+    world.until("the rival has its share", || world.terms(RIVAL) == SHARDS / 2).await;
+    assert_undisturbed(&world);
     rival.stop().await;
     worker.stop().await;
 }

@@ -1,22 +1,23 @@
-//! A consumer service as small as it gets, for tests that kill it: `consume ENDPOINT STREAM LEASES LOG`.
+//! A consumer service as small as it gets, for tests that kill and stop it: `consume ENDPOINT STREAM LEASES LOG`.
 //!
 //! It writes down every record that it handles, and stops gracefully on SIGTERM.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
+use clap::Parser;
 use shardwell_consumer::{
-    Batch, Checkpointer, DeliveryPolicy, InitialPosition, Outcome, ProcessError, RecordProcessor, Start, Worker,
-    async_trait,
+    Batch, Checkpointer, DeliveryPolicy, InitialPosition, LaneContext, Outcome, ProcessError, ProcessResultExt,
+    RecordProcessor, Start, Worker, WorkerBuilder, async_trait,
 };
-use shardwell_core::{Checkpoint, Env, EnvExt, ReadLimits, ShardId, SystemEnv};
-use shardwell_integration::{APPLICATION, Event, EventKind, EventLog, end_with_parent, stream_of};
+use shardwell_core::{Checkpoint, Env, EnvExt, LeaseStore, ReadLimits, ShardId, SystemEnv};
+use shardwell_integration::{
+    APPLICATION, Event, EventKind, EventLog, Flight, LoggedLeaseStore, end_with_parent, stream_of,
+};
 use shardwell_sqlite::SqliteLeaseStore;
 use tokio::signal::unix::{SignalKind, signal};
-
-const LEASE_DURATION: Duration = Duration::from_secs(1);
 
 /// Small, so that a shard is rarely done with all that was read when the process is killed.
 const BATCH_RECORDS: usize = 20;
@@ -24,8 +25,33 @@ const BATCH_RECORDS: usize = 20;
 /// How long a batch takes before its records are noted as handled: a kill finds shards in the middle of one.
 const WORK: Duration = Duration::from_millis(25);
 
-/// More than the service allows and the engine minds: records flow all the time, so that a kill finds them on their way.
-const READS_PER_SECOND: Option<f64> = Some(20.0);
+/// Consumes flights.
+#[derive(Parser)]
+struct Cli {
+    /// The engine.
+    endpoint: String,
+    stream: String,
+    /// The lease table.
+    leases: PathBuf,
+    /// Where to write down what happens.
+    log: PathBuf,
+    /// The id of this worker.
+    #[arg(long)]
+    worker: Option<String>,
+    #[arg(long, default_value_t = 1000)]
+    lease_millis: u64,
+    #[arg(long)]
+    planning_millis: Option<u64>,
+    #[arg(long, default_value_t = 100)]
+    discovery_millis: u64,
+    /// Reads of each shard. By default more than the service allows and the engine minds: records flow all the time, so that
+    /// a kill finds them on their way.
+    #[arg(long, default_value_t = 20.0)]
+    reads_per_second: f64,
+    /// Write down, too, what the worker does to leases.
+    #[arg(long)]
+    log_leases: bool,
+}
 
 #[derive(Clone)]
 struct Journal {
@@ -55,7 +81,7 @@ impl RecordProcessor for Recorder {
         self.journal.env.sleep(WORK).await;
         for record in batch {
             let key = record.partition_key.as_ref().ok_or("a record without a partition key")?.to_string();
-            let number = std::str::from_utf8(&record.data)?.parse()?;
+            let Flight { number, .. } = serde_json::from_slice(&record.data).at(record)?;
             let sequence_number = record.position.sequence_number;
             self.journal.note(&self.shard, EventKind::Record { sequence_number, number, key })?;
         }
@@ -77,37 +103,44 @@ impl RecordProcessor for Recorder {
     }
 }
 
-async fn consume(endpoint: &str, stream: &str, leases: &Path, log: &Path) -> Result<()> {
-    let mut terminated = signal(SignalKind::terminate())?;
-    let env: Arc<dyn Env> = Arc::new(SystemEnv::new()?);
-    let _parent = end_with_parent(&*env);
-    let journal = Journal { env: env.clone(), log: Arc::new(EventLog::open(log)?) };
-    let leases = SqliteLeaseStore::new(leases, APPLICATION).with_busy_timeout(LEASE_DURATION / 4);
-    let mut limits = ReadLimits::POLLING;
-    limits.reads_per_second = READS_PER_SECOND;
-    let stream = stream_of(endpoint, stream).with_read_limits(limits);
-    let worker = Worker::builder(APPLICATION, stream, leases, move |lane| Recorder {
-        shard: lane.shard.clone(),
-        journal: journal.clone(),
-    })
-    .env(env)
-    .initial_position(InitialPosition::TrimHorizon)
-    .lease_duration(LEASE_DURATION)
-    .discovery_interval(Duration::from_millis(100))
-    .delivery(DeliveryPolicy::default().with_batch_records(BATCH_RECORDS))
-    .build()?;
-    let stop = async {
-        terminated.recv().await;
+fn worker(cli: &Cli, env: &Arc<dyn Env>) -> Result<WorkerBuilder> {
+    let journal = Journal { env: env.clone(), log: Arc::new(EventLog::open(&cli.log)?) };
+    let lease_duration = Duration::from_millis(cli.lease_millis);
+    let leases = SqliteLeaseStore::new(&cli.leases, APPLICATION).with_busy_timeout(lease_duration / 4);
+    let leases: Arc<dyn LeaseStore> = match cli.log_leases {
+        true => Arc::new(LoggedLeaseStore::new(leases, env.clone(), journal.log.clone())),
+        false => Arc::new(leases),
     };
-    Ok(worker.run_until(stop).await?)
+    let mut limits = ReadLimits::POLLING;
+    limits.reads_per_second = Some(cli.reads_per_second);
+    let stream = Arc::new(stream_of(&cli.endpoint, &cli.stream).with_read_limits(limits));
+    let processors = move |lane: &LaneContext| Recorder { shard: lane.shard.clone(), journal: journal.clone() };
+    let mut worker = Worker::builder_with(APPLICATION, stream, leases, processors)
+        .env(env.clone())
+        .initial_position(InitialPosition::TrimHorizon)
+        .lease_duration(lease_duration)
+        .discovery_interval(Duration::from_millis(cli.discovery_millis))
+        // The processes of a test share a machine, which may be busy with something else.
+        .max_cpu_percent(100.0)
+        .delivery(DeliveryPolicy::default().with_batch_records(BATCH_RECORDS));
+    if let Some(millis) = cli.planning_millis {
+        worker = worker.planning_interval(Duration::from_millis(millis));
+    }
+    if let Some(id) = &cli.worker {
+        worker = worker.worker_id(id.as_str());
+    }
+    Ok(worker)
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [endpoint, stream, leases, log] = &arguments[..] else {
-        bail!("usage: consume ENDPOINT STREAM LEASES LOG");
+    let cli = Cli::parse();
+    let mut terminated = signal(SignalKind::terminate())?;
+    let stop = async {
+        terminated.recv().await;
     };
-    consume(endpoint, stream, &PathBuf::from(leases), &PathBuf::from(log)).await
+    let env: Arc<dyn Env> = Arc::new(SystemEnv::new()?);
+    let _parent = end_with_parent(&*env);
+    Ok(worker(&cli, &env)?.build()?.run_until(stop).await?)
 }

@@ -1,6 +1,5 @@
 //! What the tests that kill processes share.
 
-pub(crate) mod moment;
 pub(crate) mod process;
 pub(crate) mod resharding;
 

@@ -57,10 +57,15 @@ impl ServiceProcess {
         status.signal()
     }
 
+    /// The number that the system knows it by.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to stop gracefully.
     pub(crate) fn terminate(&mut self) {
         // The standard library sends no other signal than SIGKILL.
-        let kill = format!("kill -TERM {}", self.child.id());
+        let kill = format!("kill -TERM {}", self.id());
         let status = Command::new("sh").args(["-c", &kill]).status().expect("a shell");
         assert!(status.success(), "the signal is sent");
     }

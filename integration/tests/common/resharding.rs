@@ -3,14 +3,11 @@
 use shardwell_core::ShardFilter;
 use shardwell_local::LocalEngine;
 
-/// Above this, two shards are merged; up to it, one is split.
-const SHARDS: usize = 4;
-
-/// Starts to split a random shard of a stream or to merge two, so that it keeps about as many as it has.
-pub(crate) fn reshard(engine: &LocalEngine, stream: &str, random: &mut fastrand::Rng) {
+/// Starts to split a random shard of a stream, or to merge two if it has more than `shards`.
+pub(crate) fn reshard(engine: &LocalEngine, stream: &str, shards: u32, random: &mut fastrand::Rng) {
     let (mut kinesis, now) = (engine.kinesis().lock(), engine.now());
     let mut open = kinesis.list_shards(stream, &ShardFilter::AtLatest, now).expect("listed");
-    if open.len() <= SHARDS {
+    if open.len() <= shards as usize {
         let shard = &open[random.usize(0..open.len())];
         let range = shard.hash_key_range;
         let middle = range.start() + (range.end() - range.start()) / 2 + 1;

@@ -15,14 +15,15 @@ use shardwell_integration::{APPLICATION, stream_of};
 use shardwell_local::LocalEngine;
 use shardwell_sqlite::SqliteLeaseStore;
 
-use crate::common::moment::Moment;
 use crate::common::process::{SIGKILL, ServiceProcess};
 use crate::common::resharding::reshard;
 use crate::common::{PATIENCE, until, until_active};
+use crate::moment::Moment;
 use audit::{Ledger, Round};
 use producer::Producer;
 
 const STREAM: &str = "events";
+const SHARDS: u32 = 4;
 
 /// An engine with a stream, its producer, and the consumers' lease table.
 pub(crate) struct World {
@@ -39,7 +40,7 @@ impl World {
     pub(crate) async fn start(seed: u64) -> Self {
         let env: Arc<dyn Env> = Arc::new(SystemEnv::new().expect("threads"));
         let engine = LocalEngine::start().await.expect("a free port");
-        engine.kinesis().lock().create_stream(STREAM, StreamSettings::new(4), engine.now()).expect("a new stream");
+        engine.kinesis().lock().create_stream(STREAM, StreamSettings::new(SHARDS), engine.now()).expect("a new stream");
         let producer_stream = stream_of(&engine.endpoint(), STREAM);
         let directory = tempfile::tempdir().expect("a directory");
         let random = fastrand::Rng::with_seed(seed);
@@ -57,7 +58,7 @@ impl World {
     pub(crate) async fn round_with_resharding(&mut self) {
         let while_it_runs = self.random.bool();
         if !while_it_runs {
-            reshard(&self.engine, STREAM, &mut self.random);
+            reshard(&self.engine, STREAM, SHARDS, &mut self.random);
             until_active(&self.engine, STREAM, &*self.env).await;
         }
         self.consume_and_kill(while_it_runs).await;
@@ -75,7 +76,7 @@ impl World {
         };
         let moment = self.env.now().plus(time);
         if with_resharding {
-            reshard(&self.engine, STREAM, &mut self.random);
+            reshard(&self.engine, STREAM, SHARDS, &mut self.random);
         }
         self.env.sleep_until(moment).await;
         let killed_at = self.env.timestamp();

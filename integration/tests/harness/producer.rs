@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use shardwell_aws::KinesisStream;
 use shardwell_core::{Env, EnvExt, Place, PutEntry, SequenceNumber, ShardId, StreamWriter, Task};
+use shardwell_integration::Flight;
 
 /// A record that the stream has taken.
 #[derive(Clone, Debug)]
@@ -51,7 +52,7 @@ async fn put(env: Arc<dyn Env>, stream: KinesisStream, stop: Arc<AtomicBool>) ->
     while !stop.load(Ordering::Acquire) {
         let numbers = next..next + RECORDS_PER_CALL;
         let entries: Vec<PutEntry> =
-            numbers.clone().map(|number| PutEntry::new(key_of(number), number.to_string())).collect();
+            numbers.clone().map(|number| PutEntry::new(key_of(number), payload_of(number))).collect();
         let results = stream.put(&entries).await.expect("the engine answers");
         for (number, result) in numbers.zip(results) {
             let placed = result.expect("the engine refuses nothing");
@@ -61,6 +62,11 @@ async fn put(env: Arc<dyn Env>, stream: KinesisStream, stop: Arc<AtomicBool>) ->
         env.sleep(PAUSE).await;
     }
     puts
+}
+
+/// A flight of which nothing is known but its number.
+fn payload_of(number: u64) -> String {
+    Flight { number, trouble: None }.with_flight("{}").expect("an object")
 }
 
 /// The partition key of a record.

@@ -9,9 +9,8 @@ use shardwell_core::dead_letter::{ArchivedLetter, DeadReason, LetterId, LetterSt
 use shardwell_core::{Checkpoint, ShardId};
 use shardwell_integration::{APPLICATION, Event, EventKind, Trouble};
 
-use super::STREAM;
-use super::flights::PlannedFlight;
-use super::producer::Put;
+use crate::flights::producer::Put;
+use crate::flights::{PlannedFlight, STREAM};
 
 /// A run.
 pub(crate) struct Ledger {

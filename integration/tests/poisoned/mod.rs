@@ -1,8 +1,6 @@
 //! A stream of flights with poison among them, and processes that consume it, one after the other.
 
 pub(crate) mod audit;
-pub(crate) mod flights;
-mod producer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -20,14 +18,14 @@ use shardwell_integration::APPLICATION;
 use shardwell_local::LocalEngine;
 use shardwell_sqlite::{SqliteDeadLetters, SqliteLeaseStore};
 
-use crate::common::moment::Moment;
 use crate::common::process::{SIGKILL, ServiceProcess};
 use crate::common::{PATIENCE, say, until, until_active};
+use crate::flights::producer::{Pace, Producer};
+use crate::flights::{PlannedFlight, STREAM};
+use crate::moment::Moment;
 use audit::{End, Ledger, Round};
-use flights::PlannedFlight;
-use producer::Producer;
 
-const STREAM: &str = "flights";
+const SHARDS: u32 = 4;
 
 const SIGABRT: i32 = 6;
 
@@ -67,10 +65,11 @@ impl World {
     pub(crate) async fn start(mut random: fastrand::Rng, flights: Vec<PlannedFlight>, settings: Settings) -> Self {
         let env: Arc<dyn Env> = Arc::new(SystemEnv::new().expect("threads"));
         let engine = Arc::new(LocalEngine::start().await.expect("a free port"));
-        engine.kinesis().lock().create_stream(STREAM, StreamSettings::new(4), engine.now()).expect("a new stream");
+        engine.kinesis().lock().create_stream(STREAM, StreamSettings::new(SHARDS), engine.now()).expect("a new stream");
         until_active(&engine, STREAM, &*env).await;
         let flights: Arc<[PlannedFlight]> = flights.into();
-        let producer = Producer::start(&env, &engine, &flights, settings.per_second, random.u64(..));
+        let pace = Pace { shards: SHARDS, per_second: settings.per_second };
+        let producer = Producer::start(&env, &engine, &flights, pace, random.u64(..));
         let poison = audit::poison(&flights);
         let numbers = flights.iter().map(|planned| planned.flight.number);
         let outstanding = numbers.filter(|number| !poison.contains(number)).collect();

@@ -133,6 +133,13 @@ impl Observations {
         self.leases.get(&lease.key).map_or(lease.throughput_kbps, |seen| seen.throughput_kbps)
     }
 
+    /// The observer removes a worker's item itself: that does not mean that the worker stops, if it lives after all.
+    pub fn bury(&mut self, worker: &WorkerId) {
+        if let Some(seen) = self.workers.get_mut(worker) {
+            (seen.item, seen.has_left) = (None, false);
+        }
+    }
+
     /// Whether a worker has taken itself out of the plan: it stops, and hands over what it has.
     pub fn is_leaving(&self, worker: &WorkerId) -> bool {
         self.workers.get(worker).is_some_and(|seen| seen.has_left)
@@ -358,6 +365,9 @@ mod tests {
         assert!(!look(&[item("w", 1)]));
         assert!(look(&[]) && look(&[]));
         assert!(!look(&[item("w", 2)]), "it is there again");
+        observations.bury(&"w".into());
+        observations.observe_workers(&[], at(1), NOON);
+        assert!(!observations.is_leaving(&"w".into()), "its item was removed by the observer");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use metrics::gauge;
 use shardwell_core::leasing::plan::{Fleet, PlannedWorker, plan};
 use shardwell_core::leasing::{leave_a_hole, planning_interval};
-use shardwell_core::{FleetSettings, LeaseListing, StoreError, StoreErrorKind, WorkerId, WorkerMetrics};
+use shardwell_core::{FleetSettings, LeaseListing, Monotonic, StoreError, StoreErrorKind, WorkerId, WorkerMetrics};
 use tracing::{info, warn};
 
 use super::{Lead, STANDBYS, moves};
@@ -14,6 +14,7 @@ use crate::worker::Shared;
 
 /// What a round looks at.
 pub(super) struct Seen {
+    asked: Monotonic,
     listing: LeaseListing,
     workers: Vec<WorkerMetrics>,
     settings: FleetSettings,
@@ -35,7 +36,7 @@ impl Lead {
         self.observations.observe(&listing.leases, asked);
         self.observations.observe_workers(&workers, asked, wall);
         let settings = settings.unwrap_or_else(|| FleetSettings::new(shared.timing.duration()));
-        Ok(Seen { listing, workers, settings })
+        Ok(Seen { asked, listing, workers, settings })
     }
 
     /// One round. Gives the time until the next.
@@ -79,14 +80,17 @@ impl Lead {
     }
 }
 
-/// Removes what dead workers left behind, so that nobody gives them anything.
-async fn bury(shared: &Shared, lead: &Lead, seen: &Seen) -> Result<(), StoreError> {
-    let (now, wall) = (shared.env.now(), shared.env.timestamp());
+/// Removes what dead workers left behind, so that nobody gives them anything. Who is dead was seen when the round began: a round
+/// that was stopped in the middle has not seen who lived meanwhile, and whoever leads no more buries nobody.
+async fn bury(shared: &Shared, lead: &mut Lead, seen: &Seen) -> Result<(), StoreError> {
+    let wall = shared.env.timestamp();
     let is_gone = |metrics: &&WorkerMetrics| match metrics.heartbeat {
-        Some(_) => lead.observations.is_dead(&metrics.worker, shared.timing.duration(), now),
+        Some(_) => lead.observations.is_dead(&metrics.worker, shared.timing.duration(), seen.asked),
         None => wall.since(metrics.last_update) > STALE_JAVA_ITEM,
     };
-    for metrics in seen.workers.iter().filter(is_gone) {
+    let dead: Vec<&WorkerMetrics> = seen.workers.iter().filter(is_gone).collect();
+    for metrics in dead.into_iter().filter(|_| lead.lock.is_held(shared.env.now())) {
+        lead.observations.bury(&metrics.worker);
         if shared.bounded(shared.store.delete_worker_metrics(metrics)).await? {
             warn!(worker = %metrics.worker, last_update = %metrics.last_update, "a worker is dead");
         }

@@ -14,8 +14,7 @@ use shardwell_core::{
 use shardwell_integration::stream_of;
 use shardwell_local::LocalEngine;
 
-use super::STREAM;
-use super::flights::PlannedFlight;
+use super::{PlannedFlight, STREAM};
 use crate::common::is_active;
 use crate::common::resharding::reshard;
 
@@ -25,6 +24,15 @@ pub(crate) struct Put {
     pub(crate) number: u64,
     pub(crate) shard: ShardId,
     pub(crate) position: ExtendedSequenceNumber,
+}
+
+/// How much is put where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// How many shards the stream keeps about.
+    pub(crate) shards: u32,
+    /// Flights that are put each second.
+    pub(crate) per_second: f64,
 }
 
 /// At most so many flights in a call.
@@ -49,7 +57,7 @@ struct Putting {
     engine: Arc<LocalEngine>,
     stream: KinesisStream,
     flights: Arc<[PlannedFlight]>,
-    per_second: f64,
+    pace: Pace,
     random: fastrand::Rng,
     orders: Arc<Orders>,
 }
@@ -66,7 +74,7 @@ impl Producer {
         env: &Arc<dyn Env>,
         engine: &Arc<LocalEngine>,
         flights: &Arc<[PlannedFlight]>,
-        per_second: f64,
+        pace: Pace,
         seed: u64,
     ) -> Self {
         let orders = Arc::new(Orders::default());
@@ -75,7 +83,7 @@ impl Producer {
             engine: engine.clone(),
             stream: stream_of(&engine.endpoint(), STREAM),
             flights: flights.clone(),
-            per_second,
+            pace,
             random: fastrand::Rng::with_seed(seed),
             orders: orders.clone(),
         };
@@ -117,7 +125,7 @@ impl Putting {
                 }
             }
             next += flights;
-            self.env.sleep_until(started.plus(Duration::from_secs_f64(next as f64 / self.per_second))).await;
+            self.env.sleep_until(started.plus(Duration::from_secs_f64(next as f64 / self.pace.per_second))).await;
         }
         self.orders.finished.store(true, Ordering::Release);
         puts
@@ -125,7 +133,7 @@ impl Putting {
 
     fn reshard_if_ordered(&mut self) {
         if is_active(&self.engine, STREAM) && self.orders.reshard.swap(false, Ordering::AcqRel) {
-            reshard(&self.engine, STREAM, &mut self.random);
+            reshard(&self.engine, STREAM, self.pace.shards, &mut self.random);
             self.orders.reshards.fetch_add(1, Ordering::AcqRel);
         }
     }

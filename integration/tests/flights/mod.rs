@@ -1,5 +1,7 @@
 //! The flights that are put, with trouble planted among them.
 
+pub(crate) mod producer;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::PathBuf;
@@ -8,6 +10,9 @@ use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
 use shardwell_core::Bytes;
 use shardwell_integration::{Flight, Trouble};
+
+/// The stream that they are put into.
+pub(crate) const STREAM: &str = "flights";
 
 /// An event to put.
 #[derive(Clone, Debug)]
