@@ -7,11 +7,15 @@ mod flight;
 mod logged_leases;
 
 use std::io::Read;
+use std::sync::Arc;
 
+use anyhow::Result;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
 use shardwell_aws::KinesisStream;
-use shardwell_core::{Env, EnvExt, Place, Task};
+use shardwell_consumer::Worker;
+use shardwell_core::{Env, EnvExt, Place, SystemEnv, Task};
+use tokio::signal::unix::{SignalKind, signal};
 
 pub use event_log::{Event, EventKind, EventLog, LogTail, MalformedEvent};
 pub use flight::{Flight, Trouble};
@@ -28,6 +32,22 @@ pub fn stream_of(endpoint: &str, name: &str) -> KinesisStream {
         .credentials_provider(Credentials::new("local", "local", None, None, "tests"))
         .endpoint_url(endpoint);
     KinesisStream::new(&Client::from_conf(config.build()), name)
+}
+
+/// What a service's process does: logs to its standard error, and runs a worker until it is told to stop (SIGTERM), or until
+/// whoever started it is gone.
+///
+/// # Errors
+/// Why the worker could not be made, or had to stop.
+pub async fn serve(worker: impl FnOnce(&Arc<dyn Env>) -> Result<Worker>) -> Result<()> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    let mut terminated = signal(SignalKind::terminate())?;
+    let stop = async {
+        terminated.recv().await;
+    };
+    let env: Arc<dyn Env> = Arc::new(SystemEnv::new()?);
+    let _parent = end_with_parent(&*env);
+    Ok(worker(&env)?.run_until(stop).await?)
 }
 
 /// Ends this process, with exit code 1, when its standard input ends: whoever holds the other end of that pipe is gone, even

@@ -4,6 +4,8 @@
 mod dead_letters;
 #[path = "command/fleet.rs"]
 mod fleet;
+#[path = "../src/cli/fleet/row.rs"]
+mod row;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -12,12 +12,9 @@ use shardwell_consumer::{
     Batch, Checkpointer, DeliveryPolicy, InitialPosition, LaneContext, Outcome, ProcessError, ProcessResultExt,
     RecordProcessor, Start, Worker, WorkerBuilder, async_trait,
 };
-use shardwell_core::{Checkpoint, Env, EnvExt, LeaseStore, ReadLimits, ShardId, SystemEnv};
-use shardwell_integration::{
-    APPLICATION, Event, EventKind, EventLog, Flight, LoggedLeaseStore, end_with_parent, stream_of,
-};
+use shardwell_core::{Checkpoint, Env, EnvExt, LeaseStore, ReadLimits, ShardId};
+use shardwell_integration::{APPLICATION, Event, EventKind, EventLog, Flight, LoggedLeaseStore, serve, stream_of};
 use shardwell_sqlite::SqliteLeaseStore;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Small, so that a shard is rarely done with all that was read when the process is killed.
 const BATCH_RECORDS: usize = 20;
@@ -134,13 +131,6 @@ fn worker(cli: &Cli, env: &Arc<dyn Env>) -> Result<WorkerBuilder> {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
     let cli = Cli::parse();
-    let mut terminated = signal(SignalKind::terminate())?;
-    let stop = async {
-        terminated.recv().await;
-    };
-    let env: Arc<dyn Env> = Arc::new(SystemEnv::new()?);
-    let _parent = end_with_parent(&*env);
-    Ok(worker(&cli, &env)?.build()?.run_until(stop).await?)
+    serve(|env| Ok(worker(&cli, env)?.build()?)).await
 }

@@ -13,10 +13,9 @@ use shardwell_consumer::{
     Batch, DeliveryPolicy, InitialPosition, LaneContext, Outcome, ProcessError, ProcessResultExt, RecordFailure,
     RecordProcessor, Start, Worker, async_trait,
 };
-use shardwell_core::{Checkpoint, Env, EnvExt, ReadLimits, RetryPolicy, SystemEnv, UserRecord};
-use shardwell_integration::{APPLICATION, Event, EventKind, EventLog, Flight, Trouble, end_with_parent, stream_of};
+use shardwell_core::{Checkpoint, Env, EnvExt, ReadLimits, RetryPolicy, UserRecord};
+use shardwell_integration::{APPLICATION, Event, EventKind, EventLog, Flight, Trouble, serve, stream_of};
 use shardwell_sqlite::{SqliteDeadLetters, SqliteLeaseStore};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// How often a record is tried again by itself before it is dead.
 const MAX_RETRIES: u32 = 2;
@@ -185,13 +184,6 @@ fn worker(cli: &Cli, env: Arc<dyn Env>) -> Result<Worker> {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
     let cli = Cli::parse();
-    let mut terminated = signal(SignalKind::terminate())?;
-    let stop = async {
-        terminated.recv().await;
-    };
-    let env: Arc<dyn Env> = Arc::new(SystemEnv::new()?);
-    let _parent = end_with_parent(&*env);
-    Ok(worker(&cli, env)?.run_until(stop).await?)
+    serve(|env| worker(&cli, env.clone())).await
 }

@@ -26,6 +26,16 @@ pub(crate) struct Put {
     pub(crate) position: ExtendedSequenceNumber,
 }
 
+/// Where the last flight of each shard landed.
+pub(crate) fn newest_by_shard(puts: &[Put]) -> BTreeMap<ShardId, ExtendedSequenceNumber> {
+    let mut newest: BTreeMap<ShardId, ExtendedSequenceNumber> = BTreeMap::new();
+    for put in puts {
+        let position = newest.entry(put.shard.clone()).or_insert(put.position);
+        *position = put.position.max(*position);
+    }
+    newest
+}
+
 /// How much is put where.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
@@ -43,6 +53,8 @@ const FLIGHTS_PER_CALL: usize = 300;
 pub(crate) struct Producer {
     orders: Arc<Orders>,
     task: Task<Vec<Put>>,
+    /// What the task gave, once it has ended.
+    puts: Option<Vec<Put>>,
 }
 
 #[derive(Default)]
@@ -87,7 +99,7 @@ impl Producer {
             random: fastrand::Rng::with_seed(seed),
             orders: orders.clone(),
         };
-        Self { orders, task: env.spawn(Place::Pipeline, putting.put_all()) }
+        Self { orders, task: env.spawn(Place::Pipeline, putting.put_all()), puts: None }
     }
 
     /// Has shards split or merged soon.
@@ -100,9 +112,11 @@ impl Producer {
     }
 
     /// Waits until everything is put, and gives where, and how often shards were split or merged.
-    pub(crate) async fn finish(&mut self) -> (Vec<Put>, u32) {
-        let puts = (&mut self.task).await.expect("every record is taken");
-        (puts, self.orders.reshards.load(Ordering::Acquire))
+    pub(crate) async fn finish(&mut self) -> (&[Put], u32) {
+        if self.puts.is_none() {
+            self.puts = Some((&mut self.task).await.expect("every record is taken"));
+        }
+        (self.puts.as_deref().unwrap_or_default(), self.orders.reshards.load(Ordering::Acquire))
     }
 }
 

@@ -35,6 +35,27 @@ pub(crate) fn numbers(events: &[Event]) -> impl Iterator<Item = u64> {
     })
 }
 
+/// The checkpoint of a shard after some processes.
+///
+/// A shard that was done and whose lease is gone has been cleaned up. One that never had a lease is read from its
+/// beginning, as the first shards of an application and all children are.
+fn stored_after(rounds: &[Round], shard: &ShardId) -> Checkpoint {
+    let stored = rounds.last().and_then(|round| round.checkpoints.get(shard));
+    let ended = |event: &Event| event.shard == *shard && event.kind == EventKind::ShardEnded;
+    match stored {
+        Some(checkpoint) => *checkpoint,
+        None if rounds.iter().flat_map(|round| &round.events).any(ended) => Checkpoint::ShardEnd,
+        None => Checkpoint::TrimHorizon,
+    }
+}
+
+/// The last record of each shard that is not stored as done after some processes, and what is.
+pub(crate) fn left_to_store<'a>(puts: &'a [Put], rounds: &'a [Round]) -> impl Iterator<Item = (&'a Put, Checkpoint)> {
+    let newest: BTreeMap<&ShardId, &Put> = puts.iter().map(|put| (&put.shard, put)).collect();
+    let stored = newest.into_iter().map(|(shard, put)| (put, stored_after(rounds, shard)));
+    stored.filter(|(put, stored)| !stored.is_shard_end() && *stored != at(put.sequence_number))
+}
+
 impl Ledger {
     /// Every record that was put was handled, as it was put and where it was put.
     pub(crate) fn assert_nothing_lost(&self) {
@@ -102,11 +123,8 @@ impl Ledger {
 
     /// The last process, which was stopped gracefully, left nothing to be done again.
     pub(crate) fn assert_all_stored_at_the_end(&self) {
-        let newest: BTreeMap<_, _> = self.puts.iter().map(|put| (&put.shard, put.sequence_number)).collect();
-        for (shard, newest) in newest {
-            let stored = self.stored_before(self.rounds.len(), shard);
-            assert!(stored.is_shard_end() || stored == at(newest), "{shard}: {stored} is stored, {newest} was put");
-        }
+        let left: Vec<_> = left_to_store(&self.puts, &self.rounds).collect();
+        assert!(left.is_empty(), "{left:?}");
     }
 
     /// For each process that was killed, the age at the kill of the oldest record that it had handled, and that the
@@ -131,18 +149,8 @@ impl Ledger {
     }
 
     /// The checkpoint of a shard when round `index` started.
-    ///
-    /// A shard that was done and whose lease is gone has been cleaned up. One that never had a lease is read from its
-    /// beginning, as the first shards of an application and all children are.
     fn stored_before(&self, index: usize, shard: &ShardId) -> Checkpoint {
-        let earlier = &self.rounds[..index];
-        let stored = earlier.last().and_then(|round| round.checkpoints.get(shard));
-        let ended = |event: &Event| event.shard == *shard && event.kind == EventKind::ShardEnded;
-        match stored {
-            Some(checkpoint) => *checkpoint,
-            None if earlier.iter().flat_map(|round| &round.events).any(ended) => Checkpoint::ShardEnd,
-            None => Checkpoint::TrimHorizon,
-        }
+        stored_after(&self.rounds[..index], shard)
     }
 
     fn records_after(&self, shard: &ShardId, checkpoint: Checkpoint) -> Vec<SequenceNumber> {

@@ -93,6 +93,8 @@ impl World {
         for number in self.rounds.iter().flat_map(|round| audit::numbers(&round.events)) {
             missing.remove(&number);
         }
+        // What an earlier one handled and did not store is given to the last one too.
+        missing.extend(audit::left_to_store(&puts, &self.rounds).map(|(put, _)| put.number));
         // Where something is lost, the audit says what.
         let deadline = self.env.now().plus(PATIENCE);
         while !missing.is_empty() && self.env.now() < deadline {

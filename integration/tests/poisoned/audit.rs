@@ -9,7 +9,7 @@ use shardwell_core::dead_letter::{ArchivedLetter, DeadReason, LetterId, LetterSt
 use shardwell_core::{Checkpoint, ShardId};
 use shardwell_integration::{APPLICATION, Event, EventKind, Trouble};
 
-use crate::flights::producer::Put;
+use crate::flights::producer::{Put, newest_by_shard};
 use crate::flights::{PlannedFlight, STREAM};
 
 /// A run.
@@ -67,6 +67,29 @@ pub(crate) fn redriven(events: &[Event]) -> impl Iterator<Item = u64> {
         EventKind::Redriven { number, .. } => Some(*number),
         _ => None,
     })
+}
+
+/// The shards of which something may be done again, what is stored of each, and what was put last.
+pub(crate) fn left_to_store<'a, I: Iterator<Item = &'a Event>>(
+    puts: &[Put],
+    checkpoints: &BTreeMap<ShardId, Checkpoint>,
+    events: impl Fn() -> I,
+) -> Vec<(ShardId, Option<Checkpoint>, Checkpoint)> {
+    let has_ended =
+        |shard: &ShardId| events().any(|event| event.shard == *shard && event.kind == EventKind::ShardEnded);
+    let mut left = Vec::new();
+    for (shard, newest) in newest_by_shard(puts) {
+        let (stored, newest) = (checkpoints.get(&shard).copied(), Checkpoint::At(newest));
+        let is_stored = match stored {
+            Some(stored) => stored.is_shard_end() || stored == newest,
+            // The lease of a shard that was done has been cleaned up.
+            None => has_ended(&shard),
+        };
+        if !is_stored {
+            left.push((shard, stored, newest));
+        }
+    }
+    left
 }
 
 /// The numbers of the flights that no attempt can process.
@@ -233,22 +256,9 @@ impl Ledger {
 
     /// The last process, which was stopped gracefully, left nothing to be done again.
     pub(crate) fn assert_all_stored_at_the_end(&self) {
-        let mut newest: BTreeMap<&ShardId, _> = BTreeMap::new();
-        for put in &self.puts {
-            let position = newest.entry(&put.shard).or_insert(put.position);
-            *position = put.position.max(*position);
-        }
         let last = self.rounds.last().expect("there were processes");
-        let has_ended =
-            |shard: &ShardId| self.events().any(|event| event.shard == *shard && event.kind == EventKind::ShardEnded);
-        for (shard, newest) in newest {
-            let is_done = match last.checkpoints.get(shard) {
-                Some(stored) => stored.is_shard_end() || *stored == Checkpoint::At(newest),
-                // The lease of a shard that was done has been cleaned up.
-                None => has_ended(shard),
-            };
-            assert!(is_done, "{shard}: {:?} is stored, {newest} was put", last.checkpoints.get(shard));
-        }
+        let left = left_to_store(&self.puts, &last.checkpoints, || self.events());
+        assert!(left.is_empty(), "{left:?}");
     }
 
     /// How many processes ended so.

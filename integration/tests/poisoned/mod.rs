@@ -13,7 +13,7 @@ use std::time::Duration;
 use shardwell_core::dead_letter::{ArchivedLetter, DeadLetterArchive, LetterQuery, LetterState};
 use shardwell_core::delivery::ResumeState;
 use shardwell_core::memory::kinesis::StreamSettings;
-use shardwell_core::{Env, EnvExt, Lease, LeaseStore, Monotonic, SystemEnv};
+use shardwell_core::{Checkpoint, Env, EnvExt, Lease, LeaseStore, Monotonic, ShardId, SystemEnv};
 use shardwell_integration::APPLICATION;
 use shardwell_local::LocalEngine;
 use shardwell_sqlite::{SqliteDeadLetters, SqliteLeaseStore};
@@ -134,9 +134,10 @@ impl World {
 
     /// Gives all that happened so far.
     pub(crate) async fn ledger(mut self) -> (Ledger, Self) {
-        let (puts, reshards) = self.producer.finish().await;
         let letters = self.letters().await;
         let rounds = std::mem::take(&mut self.rounds);
+        let (puts, reshards) = self.producer.finish().await;
+        let puts = puts.to_vec();
         (Ledger { flights: self.flights.clone(), puts, reshards, rounds, letters }, self)
     }
 
@@ -199,7 +200,7 @@ impl World {
             if kill_at.is_some_and(|at| self.env.now() >= at) && !self.has_died_over_a_record().await {
                 return if process.kill() == Some(SIGABRT) { End::Aborted } else { End::Killed };
             }
-            let is_settled = self.is_all_settled().await;
+            let is_settled = self.is_all_settled(process).await;
             if !is_settled && self.env.now() >= deadline {
                 say(&format!("nothing has happened for {STANDSTILL:?}: {}", process.trace()));
             }
@@ -215,8 +216,7 @@ impl World {
     /// Whether a process died while it processed one record, and nothing else, that is still to be settled. Nobody can tell
     /// a kill from a record that kills: at the second death the record is condemned, so no second kill comes before.
     async fn has_died_over_a_record(&self) -> bool {
-        let store = SqliteLeaseStore::new(self.leases(), APPLICATION);
-        let leases = store.leases().await.expect("a table that is not harmed").leases;
+        let leases = self.table().await;
         let mut states = leases.iter().filter_map(|lease| ResumeState::decode(lease.checkpoint_state.as_ref()?));
         states.any(|state| !state.crashes.deaths.is_empty())
     }
@@ -230,8 +230,16 @@ impl World {
         !news.is_empty()
     }
 
-    async fn is_all_settled(&self) -> bool {
-        self.outstanding.is_empty() && self.letters().await.len() >= self.poison.len()
+    /// Whether everything is handled or dead, and nothing is left that the process would handle again: what an earlier one
+    /// handled and did not store is given to it too, in its own time.
+    async fn is_all_settled(&mut self, process: &ServiceProcess) -> bool {
+        if !self.outstanding.is_empty() || self.letters().await.len() < self.poison.len() {
+            return false;
+        }
+        let checkpoints = self.checkpoints().await;
+        let (puts, _) = self.producer.finish().await;
+        let earlier = self.rounds.iter().flat_map(|round| &round.events);
+        audit::left_to_store(puts, &checkpoints, || earlier.clone().chain(process.events())).is_empty()
     }
 
     async fn stop(&self, process: &mut ServiceProcess) {
@@ -274,6 +282,17 @@ impl World {
         self.directory.path().join("leases.sqlite")
     }
 
+    async fn table(&self) -> Vec<Lease> {
+        let store = SqliteLeaseStore::new(self.leases(), APPLICATION);
+        let listing = store.leases().await.expect("a table that is not harmed");
+        assert_eq!(listing.unreadable, [], "no row is harmed");
+        listing.leases
+    }
+
+    async fn checkpoints(&self) -> BTreeMap<ShardId, Checkpoint> {
+        self.table().await.into_iter().map(|lease| (lease.shard, lease.checkpoint)).collect()
+    }
+
     fn dead_letters(&self) -> PathBuf {
         self.directory.path().join("dead-letters.sqlite")
     }
@@ -293,16 +312,13 @@ impl World {
         }
         let trace = process.trace();
         assert_only_expected_errors(&trace);
-        let listing =
-            SqliteLeaseStore::new(self.leases(), APPLICATION).leases().await.expect("a table that is not harmed");
-        assert_eq!(listing.unreadable, [], "no row is harmed");
         if end == End::Stopped {
             let is_held = |lease: &&Lease| !lease.is_finished() && lease.owner.is_some();
-            let held: Vec<_> = listing.leases.iter().filter(is_held).collect();
+            let leases = self.table().await;
+            let held: Vec<_> = leases.iter().filter(is_held).collect();
             assert!(held.is_empty(), "not released: {held:?}\n{trace}");
         }
-        let checkpoints: BTreeMap<_, _> =
-            listing.leases.into_iter().map(|lease| (lease.shard, lease.checkpoint)).collect();
+        let checkpoints = self.checkpoints().await;
         self.rounds.push(Round {
             worker: self.worker(),
             events: process.events().to_vec(),

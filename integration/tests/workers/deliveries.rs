@@ -9,9 +9,9 @@ use shardwell_integration::{Event, EventKind};
 
 use super::history::LeaseWrite;
 use super::member::End;
-use super::{newest_by_shard, numbers};
+use super::numbers;
 use crate::flights::PlannedFlight;
-use crate::flights::producer::Put;
+use crate::flights::producer::{Put, newest_by_shard};
 
 /// A run.
 pub(crate) struct Ledger {

@@ -9,13 +9,13 @@ pub(crate) mod lease_table;
 pub(crate) mod member;
 mod settling;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shardwell_core::memory::kinesis::StreamSettings;
-use shardwell_core::{Env, ExtendedSequenceNumber, Shard, ShardFilter, ShardId, SystemEnv};
+use shardwell_core::{Env, Shard, ShardFilter, SystemEnv};
 use shardwell_integration::{Event, EventKind};
 use shardwell_local::LocalEngine;
 
@@ -184,14 +184,4 @@ pub(crate) fn numbers(events: &[Event]) -> impl Iterator<Item = u64> {
         EventKind::Record { number, .. } => Some(*number),
         _ => None,
     })
-}
-
-/// The last position in each shard.
-fn newest_by_shard(puts: &[Put]) -> BTreeMap<ShardId, ExtendedSequenceNumber> {
-    let mut newest: BTreeMap<ShardId, ExtendedSequenceNumber> = BTreeMap::new();
-    for put in puts {
-        let position = newest.entry(put.shard.clone()).or_insert(put.position);
-        *position = put.position.max(*position);
-    }
-    newest
 }

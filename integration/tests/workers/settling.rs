@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use shardwell_core::{EnvExt, ExtendedSequenceNumber, Lease, ShardId, WorkerId};
 
+use super::World;
 use super::history::{Row, WriteKind};
 use super::member::Member;
-use super::{World, newest_by_shard};
 use crate::common::PATIENCE;
-use crate::flights::producer::Put;
+use crate::flights::producer::{Put, newest_by_shard};
 
 /// So many flights are named at most.
 const TOLD: usize = 20;
@@ -20,7 +20,7 @@ impl World {
     pub(crate) async fn settle(&mut self, members: &mut [Member]) -> Vec<Put> {
         let (puts, reshards) = self.producer.finish().await;
         self.reshards = reshards;
-        let newest = newest_by_shard(&puts);
+        let (puts, newest) = (puts.to_vec(), newest_by_shard(puts));
         let mut deadline = self.env.now().plus(PATIENCE);
         let mut done_at = None;
         loop {

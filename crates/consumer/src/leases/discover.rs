@@ -5,9 +5,10 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
 use metrics::gauge;
-use shardwell_core::{EnvExt, Eviction, Lease, LeaseKey, Place, RenewOutcome, Renewal, StoreError, Task, WriteToken};
+use shardwell_core::{EnvExt, Lease, LeaseKey, Place, RenewOutcome, Renewal, StoreError, Task, WriteToken};
 use tracing::{Instrument, debug, info, warn};
 
+use super::hand_over::pass_on;
 use super::{HeldLease, Stop, hold, stop};
 use crate::metrics::LEASES_HELD;
 use crate::watch::Watcher;
@@ -68,28 +69,30 @@ async fn wait(shared: &Shared, holding: &mut FuturesUnordered<Task<()>>, phase: 
 
 /// Takes up every lease that was given to this worker and that it does not hold yet.
 async fn discover(shared: &Arc<Shared>) -> Result<Vec<Arc<HeldLease>>, StoreError> {
-    let keys = shared.bounded(shared.store.leases_of(&shared.worker)).await?;
-    let new: Vec<LeaseKey> = keys.into_iter().filter(|key| !shared.held.contains(key)).collect();
-    if new.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows = stream::iter(new)
-        .map(|key| async move { shared.bounded(shared.store.lease(&key)).await })
-        .buffered(CONCURRENT_READS)
-        .collect::<Vec<_>>()
-        .await;
-    let mut ours = Vec::new();
-    for row in rows {
-        // The index may be older than the row, and a lease in handoff is its old owner's.
-        if let Some(lease) = row?.filter(|lease| lease.actual_owner() == Some(&shared.worker)) {
-            if lease.is_finished() {
-                let_go(shared, &lease).await;
-            } else {
-                ours.push(lease);
-            }
+    let (finished, ours): (Vec<Lease>, Vec<Lease>) =
+        given(shared, |key| !shared.held.contains(key)).await?.into_iter().partition(Lease::is_finished);
+    // A finished lease needs no owner. Its worker died after the end was stored, or somebody gave it away when it was
+    // finished already.
+    for lease in finished {
+        if let Err(error) = pass_on(shared, &lease).await {
+            debug!(lease = %lease.key, %error, "cannot let go of a finished lease; trying again");
         }
     }
     Ok(take_up(shared, ours).await)
+}
+
+/// Those of the wanted leases that are this worker's.
+pub(super) async fn given(shared: &Shared, wanted: impl Fn(&LeaseKey) -> bool) -> Result<Vec<Lease>, StoreError> {
+    let mut keys = shared.bounded(shared.store.leases_of(&shared.worker)).await?;
+    keys.retain(wanted);
+    let rows: Vec<Result<Option<Lease>, StoreError>> = stream::iter(keys)
+        .map(|key| async move { shared.bounded(shared.store.lease(&key)).await })
+        .buffered(CONCURRENT_READS)
+        .collect()
+        .await;
+    let rows = rows.into_iter().collect::<Result<Vec<_>, _>>()?;
+    // The index may be older than the row, and a lease in handoff is its old owner's.
+    Ok(rows.into_iter().flatten().filter(|lease| lease.actual_owner() == Some(&shared.worker)).collect())
 }
 
 /// Renews leases for the first time. Whoever gave them may be counting since long before they were found here; from this write
@@ -136,12 +139,4 @@ fn held(shared: &Arc<Shared>, row: Lease, attempt: shardwell_core::Monotonic) ->
     shared.held.insert(lease.clone());
     shared.leases_changed.notify_one();
     lease
-}
-
-/// A finished lease needs no owner. Its worker died after the end was stored, or somebody gave it away when it was finished
-/// already.
-async fn let_go(shared: &Shared, lease: &Lease) {
-    if let Err(error) = shared.bounded(shared.store.evict(&Eviction::of(lease))).await {
-        debug!(lease = %lease.key, %error, "cannot let go of a finished lease; trying again");
-    }
 }

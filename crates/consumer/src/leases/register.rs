@@ -134,9 +134,8 @@ impl Registration {
     }
 
     async fn write(&mut self, shared: &Shared) -> Result<MetricsWrite, StoreError> {
-        let fresh = WorkerMetrics::new(shared.worker.clone(), shared.env.timestamp());
-        self.item.last_update = fresh.last_update;
-        self.item.support_heartbeat = fresh.support_heartbeat;
+        let now = shared.env.timestamp();
+        (self.item.last_update, self.item.support_heartbeat) = (now, now);
         if let Some(heartbeat) = &mut self.item.heartbeat {
             heartbeat.beat += 1;
         }

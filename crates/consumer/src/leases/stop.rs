@@ -6,6 +6,7 @@ use shardwell_core::{EnvExt, Monotonic, StoreError, Task};
 use tracing::{info, warn};
 
 use super::Stop;
+use super::discover::given;
 use super::hand_over::pass_on;
 use crate::worker::Shared;
 
@@ -35,7 +36,6 @@ pub(super) async fn run(shared: &Shared, deadline: Monotonic, mut holding: Futur
 /// again afterwards and takes it back.
 async fn look_once_more(shared: &Shared) {
     let mut left_plan = shared.left_plan.watch();
-    // An error means that the task which removes the item is gone; there is nothing more to wait for.
     left_plan.until(|left| *left).await;
     loop {
         match pass_all_on(shared).await {
@@ -51,12 +51,9 @@ async fn look_once_more(shared: &Shared) {
 
 /// Passes on every lease that is this worker's; tells how many.
 async fn pass_all_on(shared: &Shared) -> Result<usize, StoreError> {
-    let mut passed_on = 0;
-    for key in shared.bounded(shared.store.leases_of(&shared.worker)).await? {
-        let row = shared.bounded(shared.store.lease(&key)).await?;
-        let Some(row) = row.filter(|row| row.actual_owner() == Some(&shared.worker)) else { continue };
-        pass_on(shared, &row).await?;
-        passed_on += 1;
+    let given = given(shared, |_| true).await?;
+    for lease in &given {
+        pass_on(shared, lease).await?;
     }
-    Ok(passed_on)
+    Ok(given.len())
 }

@@ -149,8 +149,8 @@ impl WorkerBuilder {
     }
 
     /// How often the leader compares the stream's shards with the leases. Default: 60 s; also when it begins to lead, at the
-    /// end of its shards, and when hash keys are found that no lease covers. Too short costs calls to the stream; too long delays the removal of old leases and the notice that a stream
-    /// was deleted.
+    /// end of its shards, and when hash keys are found that no lease covers. Too short costs calls to the stream; too long
+    /// delays the removal of old leases and the notice that a stream was deleted.
     pub fn shard_sync_interval(mut self, interval: Duration) -> Self {
         self.settings.shard_sync_interval = interval;
         self

@@ -88,8 +88,9 @@ impl Observations {
     /// Takes note of the workers' items that were asked for at `asked`, with the wall clock at `wall`; forgets workers that have
     /// neither an item nor a lease.
     pub fn observe_workers(&mut self, workers: &[WorkerMetrics], asked: Monotonic, wall: Timestamp) {
+        let registered: BTreeSet<&WorkerId> = workers.iter().map(|metrics| &metrics.worker).collect();
         for (id, seen) in &mut self.workers {
-            if !workers.iter().any(|metrics| metrics.worker == *id) {
+            if !registered.contains(id) {
                 seen.has_left |= seen.item.take().is_some();
             }
         }

@@ -3,7 +3,6 @@
 //! The worker itself is never touched. The seams under it lie, so that it behaves as one would that lacks a rule: a table that
 //! applies a renewal whatever its counter is makes an unfenced worker out of a fenced one. Each lie must be found out.
 
-use std::fmt;
 use std::sync::Arc;
 
 use shardwell_core::delivery::{ResumeState, StoredPosition};
@@ -13,71 +12,54 @@ use shardwell_core::{
 };
 
 use super::checks::Write;
+use super::named::named;
 use super::weather::ProcessId;
 use super::world::{Life, World};
 
-macro_rules! lies {
-    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
-        /// A rule that is broken.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Lie {
-            $($(#[doc = $doc])* $name,)*
-        }
-
-        impl Lie {
-            /// Every lie.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
-        }
-
-        impl fmt::Display for Lie {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(match self { $(Self::$name => stringify!($name),)* })
-            }
-        }
-    };
-}
-
-lies! {
-    /// A renewal is applied whatever counter and owner are.
-    NoFencing,
-    /// What was read is checkpointed, done or not.
-    CheckpointBeforeDone,
-    /// A checkpoint is taken back now and then.
-    CheckpointBackwards,
-    /// No lease knows its parents.
-    ChildBeforeParent,
-    /// A lease of two parents knows one of them.
-    OneParentOnly,
-    /// An owned lease counts as free the first time that it is seen.
-    ExpiryOnFirstSight,
-    /// An expired lease is never noticed.
-    NoExpiry,
-    /// A lease that is asked for is given away at once, whatever runs.
-    HandoffWithoutDrain,
-    /// Nobody cuts a handoff off.
-    ForgottenDeadline,
-    /// A renewal with a checkpoint does not tell that the lease is asked for.
-    HandoffUnheard,
-    /// Leases are never handed over to balance loads.
-    NoBalance,
-    /// A lease is moved whenever the leader plans.
-    Restless,
-    /// The state beside another checkpoint is believed.
-    ForeignStateTrusted,
-    /// A worker that stops stays in the plan.
-    StopsWithoutLeaving,
-    /// A worker that stops does not look for what it was given meanwhile.
-    NoLastLook,
-    /// Renewals are reported and not written.
-    RenewalsNotWritten,
-    /// Letters are reported and not written.
-    LettersNotWritten,
-    /// Some records are never read.
-    RecordsSkipped,
-    /// Two records of a read change places.
-    RecordsSwapped,
-    /// The end of a shard creates no leases for its children, and nobody notices.
-    ChildrenForgotten,
+named! {
+    /// A rule that is broken.
+    Lie {
+        /// A renewal is applied whatever counter and owner are.
+        NoFencing,
+        /// What was read is checkpointed, done or not.
+        CheckpointBeforeDone,
+        /// A checkpoint is taken back now and then.
+        CheckpointBackwards,
+        /// No lease knows its parents.
+        ChildBeforeParent,
+        /// A lease of two parents knows one of them.
+        OneParentOnly,
+        /// An owned lease counts as free the first time that it is seen.
+        ExpiryOnFirstSight,
+        /// An expired lease is never noticed.
+        NoExpiry,
+        /// A lease that is asked for is given away at once, whatever runs.
+        HandoffWithoutDrain,
+        /// Nobody cuts a handoff off.
+        ForgottenDeadline,
+        /// A renewal with a checkpoint does not tell that the lease is asked for.
+        HandoffUnheard,
+        /// Leases are never handed over to balance loads.
+        NoBalance,
+        /// A lease is moved whenever the leader plans.
+        Restless,
+        /// The state beside another checkpoint is believed.
+        ForeignStateTrusted,
+        /// A worker that stops stays in the plan.
+        StopsWithoutLeaving,
+        /// A worker that stops does not look for what it was given meanwhile.
+        NoLastLook,
+        /// Renewals are reported and not written.
+        RenewalsNotWritten,
+        /// Letters are reported and not written.
+        LettersNotWritten,
+        /// Some records are never read.
+        RecordsSkipped,
+        /// Two records of a read change places.
+        RecordsSwapped,
+        /// The end of a shard creates no leases for its children, and nobody notices.
+        ChildrenForgotten,
+    }
 }
 
 /// A row as it is told.

@@ -13,6 +13,7 @@ mod checks;
 mod kind;
 mod lies;
 mod log;
+mod named;
 mod processes;
 mod producer;
 mod scenario;

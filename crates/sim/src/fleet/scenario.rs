@@ -74,7 +74,7 @@ fn acts(random: &mut Rng, troubled: Duration, has_sink: bool) -> Vec<(Duration, 
     let mut acts: Vec<(Duration, Kind)> = (0..random.usize(5..14))
         .map(|_| {
             let kind = kinds[random.usize(..kinds.len())];
-            // A third of them come soon after another, so that faults overlap; the others leave windows between them.
+            // At any time, so that some overlap, and some leave windows between them.
             (troubled.mul_f64(random.f64()), kind)
         })
         .collect();

@@ -1,76 +1,58 @@
 //! What was exercised.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use super::kind::Kind;
+use super::named::named;
 
-macro_rules! invariants {
-    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
-        /// What must hold, whatever happens: of leases (L) and of delivery (P).
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Invariant {
-            $($(#[doc = $doc])* $name,)*
-        }
-
-        impl Invariant {
-            /// Every invariant.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
-        }
-
-        impl fmt::Display for Invariant {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(match self { $(Self::$name => stringify!($name),)* })
-            }
-        }
-    };
-}
-
-invariants! {
-    /// After a lease changes hands, no checkpoint by an earlier owner succeeds.
-    L1,
-    /// A checkpoint never moves backwards.
-    L2,
-    /// No record of a child reaches a processor before every parent's records are done or dead.
-    L3,
-    /// No shard with work is without a consumer for longer than the bound.
-    L4,
-    /// A planned move delivers nothing twice, other than what was running at the deadline.
-    L5,
-    /// A fleet at rest moves nothing.
-    L6,
-    /// Loads are even within three rounds after the fleet changed.
-    L7,
-    /// No record is lost.
-    L8,
-    /// A record is done or dead or left out or waits, and is never two of these.
-    P1,
-    /// Everything at or before a stored checkpoint is done or has a letter.
-    P2,
-    /// Of one key, everything before a record is done or dead when it is processed.
-    P3,
-    /// One call at a time for each lane.
-    P4,
-    /// One letter for each dead record, and none for one that was done in the same term.
-    P5,
-    /// No more attempts than allowed.
-    P6,
-    /// Nothing is processed that is too old.
-    P7,
-    /// An attempt begins after the one before has ended.
-    P8,
-    /// No batch is too large.
-    P9,
-    /// A new term begins behind the checkpoint.
-    P10,
-    /// Nothing dies but what is poison.
-    P11,
-    /// In the end everything is done or dead.
-    P12,
-    /// What is filtered reaches no processor.
-    P13,
-    /// Whoever lost a lease writes no letter.
-    P14,
+named! {
+    /// What must hold, whatever happens: of leases (L) and of delivery (P).
+    Invariant {
+        /// After a lease changes hands, no checkpoint by an earlier owner succeeds.
+        L1,
+        /// A checkpoint never moves backwards.
+        L2,
+        /// No record of a child reaches a processor before every parent's records are done or dead.
+        L3,
+        /// No shard with work is without a consumer for longer than the bound.
+        L4,
+        /// A planned move delivers nothing twice, other than what was running at the deadline.
+        L5,
+        /// A fleet at rest moves nothing.
+        L6,
+        /// Loads are even within three rounds after the fleet changed.
+        L7,
+        /// No record is lost.
+        L8,
+        /// A record is done or dead or left out or waits, and is never two of these.
+        P1,
+        /// Everything at or before a stored checkpoint is done or has a letter.
+        P2,
+        /// Of one key, everything before a record is done or dead when it is processed.
+        P3,
+        /// One call at a time for each lane.
+        P4,
+        /// One letter for each dead record, and none for one that was done in the same term.
+        P5,
+        /// No more attempts than allowed.
+        P6,
+        /// Nothing is processed that is too old.
+        P7,
+        /// An attempt begins after the one before has ended.
+        P8,
+        /// No batch is too large.
+        P9,
+        /// A new term begins behind the checkpoint.
+        P10,
+        /// Nothing dies but what is poison.
+        P11,
+        /// In the end everything is done or dead.
+        P12,
+        /// What is filtered reaches no processor.
+        P13,
+        /// Whoever lost a lease writes no letter.
+        P14,
+    }
 }
 
 /// How often what happened, in one run or in many.

@@ -10,20 +10,14 @@ use crate::worker::Shared;
 pub(super) struct Lock {
     timing: LeaderTiming,
     watch: LockWatch,
-    /// The lock as this worker wrote it last, and until when it holds.
-    mine: Option<Mine>,
+    /// Until when this worker leads, unless it writes the lock again. The lock as it wrote it is the one that was last seen.
+    held_until: Option<Monotonic>,
     next_turn: Monotonic,
-}
-
-#[derive(Debug)]
-struct Mine {
-    version: String,
-    held_until: Monotonic,
 }
 
 impl Lock {
     pub(super) fn new(timing: LeaderTiming) -> Self {
-        Self { timing, watch: LockWatch::default(), mine: None, next_turn: Monotonic::ZERO }
+        Self { timing, watch: LockWatch::default(), held_until: None, next_turn: Monotonic::ZERO }
     }
 
     /// When the lock is to be read or written next.
@@ -43,7 +37,7 @@ impl Lock {
 
     /// Until when this worker leads, unless it writes the lock again.
     pub(super) fn held_until(&self) -> Monotonic {
-        self.mine.as_ref().map_or(Monotonic::ZERO, |mine| mine.held_until)
+        self.held_until.unwrap_or(Monotonic::ZERO)
     }
 
     /// Whether the leader asks this worker to watch the leases.
@@ -65,46 +59,40 @@ impl Lock {
     ) -> Result<(), StoreError> {
         let asked = shared.env.now();
         self.next_turn = asked.plus(self.timing.heartbeat());
-        if self.mine.as_ref().is_some_and(|mine| asked < mine.held_until) {
+        if self.is_held(asked) {
             if self.write(shared, standbys).await? {
                 return Ok(());
             }
             // Somebody else has it, or a write of which no answer came was applied.
-            self.mine = None;
+            self.held_until = None;
         }
         let lock = shared.bounded(shared.store.leader_lock()).await?;
         self.watch.observe(lock, asked);
         let free_at = self.watch.free_at(&shared.worker, self.timing.heartbeat());
         let now = shared.env.now();
         if may_lead && free_at <= now {
-            self.take(shared, standbys).await?;
+            self.write(shared, standbys).await?;
         } else if free_at > now {
             self.next_turn = self.next_turn.min(free_at);
         }
         Ok(())
     }
 
-    async fn take(&mut self, shared: &Shared, standbys: &[WorkerId]) -> Result<bool, StoreError> {
-        let attempt = shared.env.now();
-        let lock = self.fresh(shared, standbys);
-        let seen = self.watch.lock().map(|lock| lock.version.clone());
-        let taken = shared.bounded(shared.store.swap_leader_lock(seen.as_deref(), Some(&lock))).await?;
-        if taken {
-            self.wrote(lock, attempt);
-        }
-        Ok(taken)
-    }
-
-    /// The heartbeat.
+    /// Writes the lock if it still is as it was last seen: to take it, and for the heartbeat. Tells whether it was.
     async fn write(&mut self, shared: &Shared, standbys: &[WorkerId]) -> Result<bool, StoreError> {
         let attempt = shared.env.now();
         let lock = self.fresh(shared, standbys);
-        let seen = self.mine.as_ref().map(|mine| mine.version.clone());
-        let written = shared.bounded(shared.store.swap_leader_lock(seen.as_deref(), Some(&lock))).await?;
+        let written = self.swap(shared, &lock).await?;
         if written {
-            self.wrote(lock, attempt);
+            self.held_until = Some(self.timing.leads_until(attempt));
+            self.watch.observe(Some(lock), attempt);
         }
         Ok(written)
+    }
+
+    async fn swap(&self, shared: &Shared, lock: &LeaderLock) -> Result<bool, StoreError> {
+        let seen = self.watch.lock().map(|lock| lock.version.as_str());
+        shared.bounded(shared.store.swap_leader_lock(seen, Some(lock))).await
     }
 
     fn fresh(&self, shared: &Shared, standbys: &[WorkerId]) -> LeaderLock {
@@ -117,17 +105,14 @@ impl Lock {
         }
     }
 
-    fn wrote(&mut self, lock: LeaderLock, attempt: Monotonic) {
-        self.mine = Some(Mine { version: lock.version.clone(), held_until: self.timing.leads_until(attempt) });
-        self.watch.observe(Some(lock), attempt);
-    }
-
     /// Marks the lock as given up. The standbys stay in it: they go first.
     pub(super) async fn give_up(&mut self, shared: &Shared) -> Result<(), StoreError> {
-        let Some(mine) = self.mine.take() else { return Ok(()) };
+        if self.held_until.take().is_none() {
+            return Ok(());
+        }
         let standbys = self.watch.lock().map(|lock| lock.standbys.clone()).unwrap_or_default();
         let lock = LeaderLock { released: true, ..self.fresh(shared, &standbys) };
-        shared.bounded(shared.store.swap_leader_lock(Some(&mine.version), Some(&lock))).await?;
+        self.swap(shared, &lock).await?;
         Ok(())
     }
 }

@@ -124,8 +124,7 @@ impl Lead {
         }
         let leads = self.lock.is_held(shared.env.now());
         if leads != led {
-            gauge!(IS_LEADER, "application" => shared.application.clone()).set(f64::from(leads));
-            shared.leads.set(leads);
+            self.tell(leads);
             if leads {
                 info!("this worker leads now");
                 (self.next_round, self.failures, self.hole) = (Monotonic::ZERO, 0, false);
@@ -180,7 +179,11 @@ impl Lead {
             Ok(()) => info!("gave up the lead"),
             Err(error) => warn!(%error, "cannot give up the lead; it will expire"),
         }
-        gauge!(IS_LEADER, "application" => shared.application.clone()).set(0.0);
-        shared.leads.set(false);
+        self.tell(false);
+    }
+
+    fn tell(&self, leads: bool) {
+        gauge!(IS_LEADER, "application" => self.shared.application.clone()).set(f64::from(leads));
+        self.shared.leads.set(leads);
     }
 }

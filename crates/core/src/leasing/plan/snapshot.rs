@@ -70,11 +70,11 @@ impl Fleet<'_> {
     /// The worker itself asks, and it has observed nobody: whoever has an item counts as alive, since a leader removes the items
     /// of the dead.
     pub fn successors(&self, leaving: &WorkerId, settings: &PlanSettings) -> BTreeMap<LeaseKey, WorkerId> {
-        let is_there = |id: &WorkerId| self.workers.iter().any(|metrics| metrics.worker == *id);
+        let registered: BTreeSet<&WorkerId> = self.workers.iter().map(|metrics| &metrics.worker).collect();
         let wanted = self.leases.iter().filter(|lease| !lease.is_finished());
         let leases = wanted.filter_map(|lease| {
             let held = match (lease.actual_owner(), &lease.owner) {
-                (Some(actual), _) if actual == leaving || !is_there(actual) => Held::Free,
+                (Some(actual), _) if actual == leaving || !registered.contains(actual) => Held::Free,
                 (Some(_), Some(to)) if lease.handoff_requested() => Held::HandedTo(to.clone()),
                 (Some(owner), _) => Held::By(owner.clone()),
                 (None, _) => return None,

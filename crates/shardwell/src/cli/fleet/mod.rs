@@ -8,6 +8,8 @@ mod plan;
 mod proposal;
 mod report;
 #[cfg(test)]
+mod row;
+#[cfg(test)]
 mod sample;
 mod status;
 mod text;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use shardwell_core::{Checkpoint, ExtendedSequenceNumber, Lease, LeaseKey, Monotonic, ShardId};
 
+use super::records::short;
 use crate::fleet::tally::Invariant;
 use crate::fleet::weather::ProcessId;
 use crate::fleet::world::{Life, State};
@@ -265,8 +266,6 @@ impl State {
 /// A lease in a line.
 pub(crate) fn show(lease: &Lease) -> String {
     let owner = |id: &Option<shardwell_core::WorkerId>| id.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
-    let shard = lease.shard.as_str().trim_start_matches("shardId-").trim_start_matches('0');
     let handoff = lease.checkpoint_owner.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
-    let shard = if shard.is_empty() { "0" } else { shard };
-    format!("s{shard} {}{handoff} #{} at {}", owner(&lease.owner), lease.counter, lease.checkpoint)
+    format!("s{} {}{handoff} #{} at {}", short(&lease.shard), owner(&lease.owner), lease.counter, lease.checkpoint)
 }

@@ -202,7 +202,8 @@ pub(crate) fn number_of(data: &[u8]) -> Option<usize> {
     std::str::from_utf8(data.get(1..)?).ok()?.parse().ok()
 }
 
-fn short(shard: &ShardId) -> &str {
+/// The number of a shard.
+pub(super) fn short(shard: &ShardId) -> &str {
     let number = shard.as_str().trim_start_matches("shardId-").trim_start_matches('0');
     if number.is_empty() { "0" } else { number }
 }

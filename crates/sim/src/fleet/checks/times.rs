@@ -1,6 +1,6 @@
 //! How long things take: L4, L6, L7.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use shardwell_core::leasing::Unfinished;
@@ -255,7 +255,7 @@ impl State {
             self.tally.exercise(Invariant::L6);
             self.check_balance(&wanted);
         }
-        let known: std::collections::BTreeSet<&LeaseKey> = leases.iter().map(|lease| &lease.key).collect();
+        let known: BTreeSet<&LeaseKey> = leases.iter().map(|lease| &lease.key).collect();
         self.times.services.retain(|key, _| known.contains(key));
     }
 
@@ -312,12 +312,11 @@ impl State {
 
     /// L7.
     fn check_balance(&mut self, wanted: &[&Lease]) {
-        let takers: Vec<&WorkerId> =
-            self.processes.iter().filter(|process| process.takes_leases()).map(|process| &process.id).collect();
-        if takers.is_empty() {
+        let takers = self.processes.iter().filter(|process| process.takes_leases());
+        let mut counts: BTreeMap<&WorkerId, usize> = takers.map(|process| (&process.id, 0)).collect();
+        if counts.is_empty() {
             return;
         }
-        let mut counts: BTreeMap<&WorkerId, usize> = takers.iter().map(|id| (*id, 0)).collect();
         for lease in wanted {
             if let Some(count) = lease.actual_owner().and_then(|owner| counts.get_mut(owner)) {
                 *count += 1;
@@ -326,9 +325,10 @@ impl State {
         let mean = wanted.len() as f64 / counts.len() as f64;
         let allowed = (mean * 0.1).max(1.0);
         let uneven = counts.values().any(|count| (*count as f64 - mean).abs() > allowed);
-        let text = format!("{counts:?} although nothing had changed for {:?}", self.now.since(self.times.changed));
+        let text = uneven
+            .then(|| format!("{counts:?} although nothing had changed for {:?}", self.now.since(self.times.changed)));
         self.tally.exercise(Invariant::L7);
-        if uneven {
+        if let Some(text) = text {
             self.violated(Invariant::L7, text);
         }
     }
