@@ -53,11 +53,11 @@ async fn once(shared: &Arc<Shared>) -> Result<(), WorkerError> {
     let leases = shared.bounded(shared.store.leases()).await.map_err(WorkerError::Store)?.leases;
     let position = shared.settings.initial_position;
     let wanted = if leases.is_empty() {
-        first_leases(&open_shards(shared).await?, position)
+        first_leases(None, &open_shards(shared).await?, position)
     } else {
         let shards = list(shared, ShardFilter::All).await?;
         clean_up(shared, &leases, &shards).await?;
-        missing_leases(&shards, &leases, position)
+        missing_leases(None, &shards, &leases, position)
     };
     let mut created = 0;
     for lease in &wanted {
