@@ -1,25 +1,36 @@
 //! Discovering: finding the leases that were given to this worker, and starting a consumer for each.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
 use metrics::gauge;
-use shardwell_core::{EnvExt, Eviction, Lease, LeaseKey, Place, RenewOutcome, Renewal, StoreError, Task, WriteToken};
+use shardwell_core::{
+    EnvExt, Eviction, Lease, LeaseKey, Monotonic, Place, RenewOutcome, Renewal, StoreError, Task, WriteToken,
+};
 use tracing::{Instrument, debug, info, warn};
 
 use super::{HeldLease, Stop, hold, stop};
 use crate::metrics::LEASES_HELD;
 use crate::watch::Watcher;
-use crate::worker::{Phase, Shared};
+use crate::worker::{ConsumedStream, Phase, Shared};
 
 /// How many leases are looked at at the same time.
 const CONCURRENT_READS: usize = 16;
+
+/// How often it is told that leases of a stream are given to this worker that does not consume it.
+const REFUSALS_TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// When it was last told of each stream that its leases are refused.
+type Refusals = BTreeMap<Option<String>, Monotonic>;
 
 /// Discovers for as long as the worker runs; returns when it was told to stop and every lease is handed over.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut holding: FuturesUnordered<Task<()>> = FuturesUnordered::new();
     let mut phase = shared.phase.watch();
+    let mut refusals = Refusals::new();
     loop {
         let current = *phase.look();
         if let Phase::Stopping { deadline } = current {
@@ -27,7 +38,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             return;
         }
         let is_in_plan = shared.is_in_plan();
-        match discover(&shared).await {
+        match discover(&shared, &mut refusals).await {
             Ok(taken_up) => {
                 for lease in taken_up {
                     let hold = hold::hold(shared.clone(), lease).in_current_span();
@@ -67,7 +78,7 @@ async fn wait(shared: &Shared, holding: &mut FuturesUnordered<Task<()>>, phase: 
 }
 
 /// Takes up every lease that was given to this worker and that it does not hold yet.
-async fn discover(shared: &Arc<Shared>) -> Result<Vec<Arc<HeldLease>>, StoreError> {
+async fn discover(shared: &Arc<Shared>, refusals: &mut Refusals) -> Result<Vec<Arc<HeldLease>>, StoreError> {
     let keys = shared.bounded(shared.store.leases_of(&shared.worker)).await?;
     let new: Vec<LeaseKey> = keys.into_iter().filter(|key| !shared.held.contains(key)).collect();
     if new.is_empty() {
@@ -82,10 +93,10 @@ async fn discover(shared: &Arc<Shared>) -> Result<Vec<Arc<HeldLease>>, StoreErro
     for row in rows {
         // The index may be older than the row, and a lease in handoff is its old owner's.
         if let Some(lease) = row?.filter(|lease| lease.actual_owner() == Some(&shared.worker)) {
-            if lease.is_finished() {
-                let_go(shared, &lease).await;
-            } else {
-                ours.push(lease);
+            match shared.streams.of(&lease) {
+                _ if lease.is_finished() => let_go(shared, &lease).await,
+                Some(stream) => ours.push((lease, stream)),
+                None => refuse(shared, refusals, &lease).await,
             }
         }
     }
@@ -94,7 +105,7 @@ async fn discover(shared: &Arc<Shared>) -> Result<Vec<Arc<HeldLease>>, StoreErro
 
 /// Renews leases for the first time. Whoever gave them may be counting since long before they were found here; from this write
 /// on it is this worker's clock that counts.
-async fn take_up(shared: &Arc<Shared>, leases: Vec<Lease>) -> Vec<Arc<HeldLease>> {
+async fn take_up(shared: &Arc<Shared>, leases: Vec<(Lease, Arc<ConsumedStream>)>) -> Vec<Arc<HeldLease>> {
     let attempt = shared.env.now();
     let deadline = shared.timing.trusted_until(attempt).min(attempt.plus(shared.timing.renew_interval()));
     let renewal = |lease: Lease| Renewal {
@@ -104,7 +115,8 @@ async fn take_up(shared: &Arc<Shared>, leases: Vec<Lease>) -> Vec<Arc<HeldLease>
         throughput_kbps: None,
         checkpoint: None,
     };
-    let renewals: Vec<Renewal> = leases.into_iter().map(renewal).collect();
+    let streams: BTreeMap<_, _> = leases.iter().map(|(lease, stream)| (lease.key.clone(), stream.clone())).collect();
+    let renewals: Vec<Renewal> = leases.into_iter().map(|(lease, _)| renewal(lease)).collect();
     let mut taken = Vec::new();
     if renewals.is_empty() {
         return taken;
@@ -114,7 +126,7 @@ async fn take_up(shared: &Arc<Shared>, leases: Vec<Lease>) -> Vec<Arc<HeldLease>
         match renewed.outcome {
             RenewOutcome::Renewed(row) | RenewOutcome::HandoffRequested(row) => {
                 info!(lease = %row.key, checkpoint = %row.checkpoint, "lease taken up");
-                taken.push(held(shared, row, attempt));
+                taken.extend(streams.get(&row.key).map(|stream| held(shared, stream, row, attempt)));
             }
             RenewOutcome::Lost(_) => debug!(lease = %renewed.key, "a lease was given to somebody else meanwhile"),
             RenewOutcome::Unknown(error) => {
@@ -125,12 +137,13 @@ async fn take_up(shared: &Arc<Shared>, leases: Vec<Lease>) -> Vec<Arc<HeldLease>
     taken
 }
 
-fn held(shared: &Arc<Shared>, row: Lease, attempt: shardwell_core::Monotonic) -> Arc<HeldLease> {
-    let in_handoff = row.handoff_requested();
+fn held(shared: &Arc<Shared>, stream: &Arc<ConsumedStream>, row: Lease, attempt: Monotonic) -> Arc<HeldLease> {
+    // The stream may have been removed while the lease was taken up.
+    let is_to_go = row.handoff_requested() || !shared.streams.has(stream);
     let mode = shared.settings.checkpoints;
-    let lease = HeldLease::new(shared.stream.clone(), row, attempt, shared.timing, mode, shared.env.now());
+    let lease = HeldLease::new(stream.clone(), row, attempt, shared.timing, mode, shared.env.now());
     let lease = Arc::new(lease);
-    if in_handoff {
+    if is_to_go {
         lease.tell(Stop::Drain { deadline: shared.env.now() });
     }
     shared.held.insert(lease.clone());
@@ -138,10 +151,22 @@ fn held(shared: &Arc<Shared>, row: Lease, attempt: shardwell_core::Monotonic) ->
     lease
 }
 
+/// Gives back a lease of a stream that this worker does not consume.
+async fn refuse(shared: &Shared, refusals: &mut Refusals, lease: &Lease) {
+    let now = shared.env.now();
+    let told = refusals.get(&lease.stream).is_some_and(|told| now.since(*told) < REFUSALS_TOLD_EVERY);
+    if !told {
+        refusals.insert(lease.stream.clone(), now);
+        let stream = lease.stream.as_deref().unwrap_or("no name");
+        warn!(lease = %lease.key, stream, "given a lease of a stream that this worker does not consume; giving it back");
+    }
+    let_go(shared, lease).await;
+}
+
 /// A finished lease needs no owner. Its worker died after the end was stored, or somebody gave it away when it was finished
 /// already.
 async fn let_go(shared: &Shared, lease: &Lease) {
     if let Err(error) = shared.bounded(shared.store.evict(&Eviction::of(lease))).await {
-        debug!(lease = %lease.key, %error, "cannot let go of a finished lease; trying again");
+        debug!(lease = %lease.key, %error, "cannot let go of a lease; trying again");
     }
 }

@@ -37,7 +37,7 @@ async fn consume(shared: &Arc<Shared>, lease: &Arc<HeldLease>) -> Result<(), Lea
         Ok(ConsumerEnd::Stopped | ConsumerEnd::Misled) => hand_over(shared, lease).await,
         Ok(ConsumerEnd::LeaseLost) => Err(LeaseGone),
         Ok(ConsumerEnd::Fatal(error)) => {
-            shared.fail(error);
+            shared.fail_at(lease.stream(), error);
             hand_over(shared, lease).await
         }
         Err(task) => {

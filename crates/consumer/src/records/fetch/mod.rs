@@ -324,7 +324,11 @@ impl Fetch {
     /// Whether the stream still exists. `None`, after a pause, when that cannot be told.
     async fn stream_is_there(&self) -> Option<bool> {
         match self.lease.stream().reading.describe().await {
-            Ok(description) => Some(description.status != StreamStatus::Deleting),
+            Ok(description) => {
+                // There may be another one of its name already.
+                let is_ours = self.lease.stream().may_be(&description.identity);
+                Some(is_ours && description.status != StreamStatus::Deleting)
+            }
             Err(error) if error.kind() == StreamErrorKind::NotFound => Some(false),
             Err(error) => {
                 warn!(%error, "cannot tell whether the stream is gone; trying again");
