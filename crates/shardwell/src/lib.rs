@@ -127,8 +127,8 @@ pub use shardwell_consumer::metrics as metric_names;
 pub use shardwell_consumer::{
     Batch, BuildError, CheckpointError, CheckpointMode, Checkpointer, DataLoss, DeliveryPolicy, ErrorClass, FusePolicy,
     InitialPosition, LaneContext, OnDataLoss, OnSinkFailure, OnUndecodable, OutOfRange, Outcome, ProcessError,
-    ProcessResultExt, RangePolicy, RecordFailure, RecordProcessor, ShardState, ShardStatus, Start, Worker,
-    WorkerBuilder, WorkerError, WorkerHandle, WorkerPhase, WorkerStatus,
+    ProcessResultExt, RangePolicy, RecordFailure, RecordProcessor, ShardState, ShardStatus, Start, StreamStatus,
+    Streams, Worker, WorkerBuilder, WorkerError, WorkerHandle, WorkerPhase, WorkerStatus,
 };
 
 /// The model, the decisions and the seams, all of them: for who implements a seam. The feature `testing` of that crate

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use shardwell_core::leasing::LeaseTiming;
-use shardwell_core::{Env, EnvExt, LeaseListing, LeaseStore, Monotonic, ShardId, StoreError, StoreErrorKind, WorkerId};
+use shardwell_core::{Env, EnvExt, LeaseListing, LeaseStore, Monotonic, StoreError, StoreErrorKind, WorkerId};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::WorkerError;
@@ -15,7 +15,7 @@ use super::consumed::{ConsumedStream, ConsumedStreams};
 use super::settings::Settings;
 use super::status::{WorkerPhase, WorkerStatus, shard_statuses};
 use crate::dead_letters::DeadLetters;
-use crate::leases::{Flush, HeldLeases, Roster, Stop};
+use crate::leases::{Flush, HeldLease, HeldLeases, Roster, Stop};
 use crate::lock::lock;
 use crate::processor::ProcessorFactory;
 use crate::records::Filter;
@@ -273,9 +273,25 @@ impl Shared {
             && self.held.all().iter().all(|lease| lease.activity().get().opened)
     }
 
-    /// The labels of a metric with a shard.
-    pub(crate) fn labels(&self, shard: &ShardId) -> [(&'static str, String); 2] {
-        [("application", self.application.clone()), ("shard", shard.to_string())]
+    /// The labels of a metric with a shard. Its stream is one where there are several.
+    pub(crate) fn labels(&self, lease: &HeldLease) -> Vec<(&'static str, String)> {
+        let mut labels = vec![("application", self.application.clone()), ("shard", lease.shard().to_string())];
+        if self.streams.are_several() {
+            labels.push(("stream", lease.stream().name()));
+        }
+        labels
+    }
+
+    /// The labels of a metric with a shard, and one more.
+    pub(crate) fn labels_and(
+        &self,
+        lease: &HeldLease,
+        name: &'static str,
+        value: &'static str,
+    ) -> Vec<(&'static str, String)> {
+        let mut labels = self.labels(lease);
+        labels.push((name, value.to_owned()));
+        labels
     }
 
     /// Keeps the newest listing for the status.

@@ -214,7 +214,7 @@ impl Deliver {
 
     fn invoke(&mut self, lane: u32, batch: Batch, attempt: u32, alone: bool) {
         if attempt > 1 {
-            counter!(RETRIES, &self.shared.labels(self.lease.shard())).increment(1);
+            counter!(RETRIES, &self.shared.labels(&self.lease)).increment(1);
         }
         let (shared, lease) = (self.shared.clone(), self.lease.clone());
         let processor = self.processors.get_mut(lane as usize).and_then(Option::take).unwrap_or_else(|| {
@@ -258,15 +258,14 @@ impl Deliver {
 
     fn settled(&self, settled: &Settled) {
         self.room.release(settled.weight);
-        let labels = self.shared.labels(self.lease.shard());
+        let labels = self.shared.labels(&self.lease);
         if settled.done > 0 {
             counter!(RECORDS_DONE, &labels).increment(settled.done as u64);
         }
         if let Some(reason) = settled.reason {
             self.lease.activity().update(|activity| activity.dead += settled.dead as u64);
-            let [application, shard] = labels.clone();
-            counter!(RECORDS_DEAD, application.0 => application.1, shard.0 => shard.1, "reason" => reason.as_str())
-                .increment(settled.dead as u64);
+            let labels = self.shared.labels_and(&self.lease, "reason", reason.as_str());
+            counter!(RECORDS_DEAD, &labels).increment(settled.dead as u64);
         }
         if settled.discarded > 0 {
             counter!(DISCARDED, &labels).increment(settled.discarded as u64);

@@ -13,7 +13,7 @@ fn planned(number: usize) -> PlannedWorker {
 }
 
 fn workers(numbers: impl IntoIterator<Item = usize>) -> Vec<PlannedWorker> {
-    numbers.into_iter().map(|number| planned(number)).collect()
+    numbers.into_iter().map(planned).collect()
 }
 
 fn lease(number: usize, kbps: f64, held: Held) -> PlannedLease {
@@ -214,14 +214,14 @@ prop_compose! {
         leases in prop::collection::vec((0u8..4, 0usize..12, 0usize..3, 0.0..500.0), 0..60),
     ) -> (Vec<PlannedWorker>, Vec<PlannedLease>) {
         let workers: Vec<_> = sets.iter().enumerate().map(|(n, set)| consuming(n, set)).collect();
-        let planned = leases.iter().enumerate().filter_map(|(n, (kind, owner, stream, kbps))| {
+        let planned = leases.iter().enumerate().map(|(n, (kind, owner, stream, kbps))| {
             let takers: Vec<_> = (0..sets.len()).filter(|w| sets[*w].contains(&STREAMS[*stream])).collect();
             let held = match (kind, takers.get(owner % takers.len().max(1))) {
                 (0, _) | (_, None) => Held::Free,
                 (1, Some(owner)) => Held::HandedTo(worker(*owner)),
                 (_, Some(owner)) => Held::By(worker(*owner)),
             };
-            Some(of_stream(STREAMS[*stream], lease(n, *kbps, held)))
+            of_stream(STREAMS[*stream], lease(n, *kbps, held))
         });
         let leases = planned.collect();
         (workers, leases)
