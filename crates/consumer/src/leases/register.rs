@@ -66,26 +66,31 @@ pub(crate) async fn run(shared: Arc<Shared>, mut registration: Registration) {
             }
             match registration.write(&shared).await {
                 Ok(MetricsWrite::Written) if registration.told == told => {}
-                Ok(MetricsWrite::Written) => streams_told(&shared),
+                Ok(MetricsWrite::Written) => {
+                    shared.sync_now.notify_one();
+                    shared.plan_now.notify_one();
+                }
                 Ok(MetricsWrite::Foreign(_)) => return shared.fail_without_release(duplicate(&shared)),
                 Err(error) => warn!(%error, "cannot write the worker's metrics; trying again"),
             }
+        }
+        if registration.is_told(&shared) {
+            let_go_of_dropped(&shared);
         }
     }
     leave(&shared, &registration).await;
     shared.left_plan.set(true);
 }
 
-/// Everybody can see which streams are consumed now: what is held of the others goes, and nobody gives it back.
-fn streams_told(shared: &Shared) {
+/// Lets go of what is held of streams that are not consumed any more. Everybody can see that they are not, so nobody gives it
+/// back.
+fn let_go_of_dropped(shared: &Shared) {
     let deadline = shared.env.now().plus(shared.settings.handoff_deadline);
     for lease in shared.held.all() {
         if !shared.streams.has(lease.stream()) {
             lease.tell(Stop::Drain { deadline });
         }
     }
-    shared.sync_now.notify_one();
-    shared.plan_now.notify_one();
 }
 
 /// Waits until it is known whether the other process lives, and removes its item if it does not.
