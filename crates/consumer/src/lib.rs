@@ -31,6 +31,6 @@ pub use processor::{
     Batch, LaneContext, Outcome, ProcessError, ProcessResultExt, RecordFailure, RecordProcessor, Start,
 };
 pub use worker::{
-    BuildError, DataLoss, OnDataLoss, ShardState, ShardStatus, StreamStatus, Streams, Worker, WorkerBuilder,
+    BuildError, ConsumedStreamStatus, DataLoss, OnDataLoss, ShardState, ShardStatus, Streams, Worker, WorkerBuilder,
     WorkerError, WorkerHandle, WorkerPhase, WorkerStatus,
 };

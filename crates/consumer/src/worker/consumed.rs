@@ -109,7 +109,7 @@ struct Waiting {
 /// A stream of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct StreamStatus {
+pub struct ConsumedStreamStatus {
     /// The name of the stream.
     pub name: String,
     /// Whether it is consumed: this worker may be given its leases.
@@ -261,8 +261,8 @@ impl ConsumedStreams {
         }
     }
 
-    pub(crate) fn status(&self) -> Vec<StreamStatus> {
-        let status = |(name, entry): (&String, &Entry)| StreamStatus {
+    pub(crate) fn status(&self) -> Vec<ConsumedStreamStatus> {
+        let status = |(name, entry): (&String, &Entry)| ConsumedStreamStatus {
             name: name.clone(),
             consumed: entry.waiting.is_none(),
             last_error: entry.waiting.as_ref().and_then(|waiting| waiting.last_error.clone()),

@@ -21,7 +21,7 @@ use crate::dead_letters;
 use crate::leases::{self, Flush, Registration};
 
 pub use builder::WorkerBuilder;
-pub use consumed::StreamStatus;
+pub use consumed::ConsumedStreamStatus;
 pub(crate) use consumed::{ConsumedStream, ConsumedStreams, Entry};
 pub use error::{BuildError, DataLoss, WorkerError};
 pub use handle::WorkerHandle;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use shardwell_core::leasing::Unfinished;
 use shardwell_core::{Checkpoint, Lease, LeaseListing, Monotonic, ShardId, WorkerId};
 
-use super::{ConsumedStreams, DataLoss, StreamStatus};
+use super::{ConsumedStreamStatus, ConsumedStreams, DataLoss};
 use crate::leases::{HeldLease, HeldLeases};
 use crate::lock::lock;
 
@@ -23,7 +23,7 @@ pub struct WorkerStatus {
     /// The shards whose leases this worker holds, and on the leader every shard that has a lease; ordered by lease key.
     pub shards: Vec<ShardStatus>,
     /// The streams that this worker is to consume, by name.
-    pub streams: Vec<StreamStatus>,
+    pub streams: Vec<ConsumedStreamStatus>,
     /// Bytes of records between fetching and done.
     pub buffered_bytes: usize,
     /// The highest that `buffered_bytes` ever was.
