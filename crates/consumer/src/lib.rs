@@ -31,6 +31,6 @@ pub use processor::{
     Batch, LaneContext, Outcome, ProcessError, ProcessResultExt, RecordFailure, RecordProcessor, Start,
 };
 pub use worker::{
-    BuildError, DataLoss, OnDataLoss, ShardState, ShardStatus, Worker, WorkerBuilder, WorkerError, WorkerHandle,
-    WorkerPhase, WorkerStatus,
+    BuildError, ConsumedStreamStatus, DataLoss, OnDataLoss, ShardState, ShardStatus, Streams, Worker, WorkerBuilder,
+    WorkerError, WorkerHandle, WorkerPhase, WorkerStatus,
 };

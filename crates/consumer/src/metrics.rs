@@ -1,6 +1,7 @@
 //! The names of all metrics of this crate. Units are the last part of a name.
 //!
-//! Every metric has the label `application`; those marked with a shard have the label `shard` too.
+//! Every metric has the label `application`; those marked with a shard have the label `shard` too, and where a
+//! worker consumes several streams, `stream`.
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
@@ -59,7 +60,7 @@ pub const IS_LEADER: &str = "shardwell_is_leader";
 pub const PLANNING_ROUNDS: &str = "shardwell_planning_rounds_total";
 /// Counter: leases that the leader gave away, by `kind` (`free`, `overdue`, `balance`, `drain`).
 pub const MOVES: &str = "shardwell_lease_moves_total";
-/// Gauge, on the leader: leases that no worker has room for.
+/// Gauge, on the leader: leases that no worker has room for, or whose stream nobody consumes.
 pub const SPILLOVER: &str = "shardwell_leases_without_room";
 /// Gauge, on the leader: workers that are alive.
 pub const WORKERS: &str = "shardwell_workers";

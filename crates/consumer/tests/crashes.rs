@@ -43,6 +43,21 @@ async fn a_record_that_kills_the_process_is_dead_after_some_restarts_and_nothing
     }
 }
 
+/// That a record was condemned and buried is stored before the next one, of which the process dies at once, is tried: else
+/// nothing would ever be known of that one.
+#[tokio::test(start_paused = true)]
+async fn of_two_records_in_a_row_that_kill_the_process_both_die() {
+    let world = World::new(1).with_script(|_, number, _| match number {
+        0 | 1 => Reaction::Die,
+        _ => Reaction::Fine,
+    });
+    world.put(20, 5);
+    let policy = DeliveryPolicy::default().with_batch_records(1);
+    let died = run_until_settled(&world, &policy).await;
+    assert_eq!(world.dead_numbers().await, [0, 1]);
+    assert!(died <= 16, "{died} processes died");
+}
+
 #[tokio::test(start_paused = true)]
 async fn processes_that_are_killed_for_other_reasons_cost_no_record() {
     let world = World::new(4).with_script(|_, _, _| Reaction::Take(millis(40)));

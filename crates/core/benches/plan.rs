@@ -14,7 +14,9 @@ fn worker(number: usize) -> WorkerId {
 }
 
 fn workers() -> Vec<PlannedWorker> {
-    (0..WORKERS).map(|number| PlannedWorker { id: worker(number), is_busy: false, is_draining: false }).collect()
+    (0..WORKERS)
+        .map(|number| PlannedWorker { id: worker(number), is_busy: false, is_draining: false, streams: None })
+        .collect()
 }
 
 /// Leases of very different throughput.
@@ -22,6 +24,7 @@ fn leases(held: impl Fn(usize) -> Held) -> Vec<PlannedLease> {
     let mut random = fastrand::Rng::with_seed(7);
     let lease = |number: usize| PlannedLease {
         key: format!("shardId-{number:012}").as_str().into(),
+        stream: None,
         throughput_kbps: Some(10f64.powf(3.0 * random.f64())),
         held: held(number),
     };

@@ -53,7 +53,8 @@ pub use sequence::{ExtendedSequenceNumber, InvalidSequenceNumber, MAX_SEQUENCE_N
 pub use shard::{ChildShard, Shard};
 pub use stream::{
     Placed, PutEntry, PutError, PutErrorKind, PutResult, Read, ReadLimits, ShardFilter, ShardReader, StartPosition,
-    Stream, StreamDescription, StreamError, StreamErrorKind, StreamIdentity, StreamStatus, StreamWriter,
+    Stream, StreamDescription, StreamError, StreamErrorKind, StreamIdentifier, StreamIdentity, StreamStatus,
+    StreamWriter,
 };
 pub use time::{InvalidTimestamp, Monotonic, Timestamp};
 

@@ -125,10 +125,10 @@ pub use metrics;
 pub use shardwell_consumer::metrics as metric_names;
 #[doc(inline)]
 pub use shardwell_consumer::{
-    Batch, BuildError, CheckpointError, CheckpointMode, Checkpointer, DataLoss, DeliveryPolicy, ErrorClass, FusePolicy,
-    InitialPosition, LaneContext, OnDataLoss, OnSinkFailure, OnUndecodable, OutOfRange, Outcome, ProcessError,
-    ProcessResultExt, RangePolicy, RecordFailure, RecordProcessor, ShardState, ShardStatus, Start, Worker,
-    WorkerBuilder, WorkerError, WorkerHandle, WorkerPhase, WorkerStatus,
+    Batch, BuildError, CheckpointError, CheckpointMode, Checkpointer, ConsumedStreamStatus, DataLoss, DeliveryPolicy,
+    ErrorClass, FusePolicy, InitialPosition, LaneContext, OnDataLoss, OnSinkFailure, OnUndecodable, OutOfRange,
+    Outcome, ProcessError, ProcessResultExt, RangePolicy, RecordFailure, RecordProcessor, ShardState, ShardStatus,
+    Start, Streams, Worker, WorkerBuilder, WorkerError, WorkerHandle, WorkerPhase, WorkerStatus,
 };
 
 /// The model, the decisions and the seams, all of them: for who implements a seam. The feature `testing` of that crate

@@ -103,6 +103,7 @@ pub(crate) fn worker_metrics(row: &SqliteRow) -> Result<WorkerMetrics, Failure> 
     metrics.heartbeat = incarnation
         .zip(beat)
         .map(|(incarnation, beat)| Heartbeat { incarnation: incarnation.cast_unsigned(), beat: beat.cast_unsigned() });
+    metrics.streams = row.try_get::<Option<&str>, _>("streams")?.map(from_json).transpose()?;
     Ok(metrics)
 }
 

@@ -15,7 +15,7 @@ macro_rules! lease_columns {
 macro_rules! worker_columns {
     () => {
         "worker_id, last_update_seconds, samples, operating_range, support_code, support_heartbeat_seconds, incarnation, \
-         beat"
+         beat, streams"
     };
 }
 
@@ -82,8 +82,8 @@ pub(crate) const DELETE_LEASE: &str = "DELETE FROM shardwell_leases WHERE applic
 pub(crate) const PUT_WORKER: &str = concat!(
     "INSERT INTO shardwell_workers (application, ",
     worker_columns!(),
-    ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO UPDATE SET last_update_seconds = ?3, samples = ?4, \
-     operating_range = ?5, support_code = ?6, support_heartbeat_seconds = ?7, beat = ?9 WHERE incarnation IS ?8"
+    ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO UPDATE SET last_update_seconds = ?3, samples = ?4, \
+     operating_range = ?5, support_code = ?6, support_heartbeat_seconds = ?7, beat = ?9, streams = ?10 WHERE incarnation IS ?8"
 );
 
 pub(crate) const WORKER: &str =

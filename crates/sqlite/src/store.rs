@@ -327,7 +327,8 @@ impl LeaseStore for SqliteLeaseStore {
                 .bind(metrics.support_code)
                 .bind(metrics.support_heartbeat.as_millis().div_euclid(1000))
                 .bind(heartbeat.map(|heartbeat| heartbeat.incarnation.cast_signed()))
-                .bind(heartbeat.map(|heartbeat| heartbeat.beat.cast_signed())))
+                .bind(heartbeat.map(|heartbeat| heartbeat.beat.cast_signed()))
+                .bind(metrics.streams.as_ref().map(row::to_json).transpose()?))
         };
         // What refused the write may be gone when it is looked for: then it is written again.
         loop {

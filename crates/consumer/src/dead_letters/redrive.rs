@@ -42,21 +42,30 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         if *shared.paused.look() {
             continue;
         }
-        match redrive_some(&shared).await {
-            Ok(LETTERS_AT_ONCE..) => again_at = shared.env.now(),
-            Ok(_) => {}
+        match redrive_all(&shared).await {
+            Ok(true) => again_at = shared.env.now(),
+            Ok(false) => {}
             Err(error) => warn!(error = %with_causes(&error), "cannot redrive dead letters; trying again"),
         }
     }
 }
 
-/// Tries the letters that wait, up to a number. Answers how many there were.
-async fn redrive_some(shared: &Shared) -> Result<usize, SinkError> {
+/// Tries the letters that wait, some of each stream. Answers whether there may be more.
+async fn redrive_all(shared: &Shared) -> Result<bool, SinkError> {
+    let mut more = false;
+    for stream in shared.streams.consumed() {
+        more |= redrive_some(shared, stream.name()).await? >= LETTERS_AT_ONCE;
+    }
+    Ok(more)
+}
+
+/// Tries the letters of a stream that wait, up to a number. Answers how many there were.
+async fn redrive_some(shared: &Shared, stream: String) -> Result<usize, SinkError> {
     let Some(archive) = shared.dead_letters.archive() else { return Ok(0) };
     let now = shared.env.timestamp();
     let claim = Claim {
         application: shared.application.clone(),
-        stream: shared.stream.name(),
+        stream,
         worker: shared.worker.clone(),
         now,
         until: now.plus(CLAIM_TIME),
@@ -100,7 +109,7 @@ async fn redrive(
     let host = hosts.entry(letter.letter.shard.clone()).or_insert_with(|| {
         let lane = LaneContext {
             application: shared.application.clone(),
-            stream: shared.stream.name(),
+            stream: letter.letter.stream.clone(),
             shard: letter.letter.shard.clone(),
             lane: letter.letter.lane,
             redrive: true,

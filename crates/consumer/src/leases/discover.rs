@@ -1,26 +1,36 @@
 //! Discovering: finding the leases that were given to this worker, and starting a consumer for each.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
 use metrics::gauge;
-use shardwell_core::{EnvExt, Lease, LeaseKey, Place, RenewOutcome, Renewal, StoreError, Task, WriteToken};
+use shardwell_core::{EnvExt, Lease, LeaseKey, Monotonic, Place, RenewOutcome, Renewal, StoreError, Task, WriteToken};
 use tracing::{Instrument, debug, info, warn};
 
 use super::hand_over::pass_on;
 use super::{HeldLease, Stop, hold, stop};
 use crate::metrics::LEASES_HELD;
 use crate::watch::Watcher;
-use crate::worker::{Phase, Shared};
+use crate::worker::{ConsumedStream, Phase, Shared};
 
 /// How many leases are looked at at the same time.
 const CONCURRENT_READS: usize = 16;
+
+/// How often it is told that leases of a stream are given to this worker that does not consume it.
+const REFUSALS_TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// When it was last told of each stream that its leases are refused.
+#[derive(Default)]
+struct Refusals(BTreeMap<Option<String>, Monotonic>);
 
 /// Discovers for as long as the worker runs; returns when it was told to stop and every lease is handed over.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut holding: FuturesUnordered<Task<()>> = FuturesUnordered::new();
     let mut phase = shared.phase.watch();
+    let mut refusals = Refusals::default();
     loop {
         let current = *phase.look();
         if let Phase::Stopping { deadline } = current {
@@ -28,7 +38,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             return;
         }
         let is_in_plan = shared.is_in_plan();
-        match discover(&shared).await {
+        match discover(&shared, &mut refusals).await {
             Ok(taken_up) => {
                 for lease in taken_up {
                     let hold = hold::hold(shared.clone(), lease).in_current_span();
@@ -68,14 +78,17 @@ async fn wait(shared: &Shared, holding: &mut FuturesUnordered<Task<()>>, phase: 
 }
 
 /// Takes up every lease that was given to this worker and that it does not hold yet.
-async fn discover(shared: &Arc<Shared>) -> Result<Vec<Arc<HeldLease>>, StoreError> {
-    let (finished, ours): (Vec<Lease>, Vec<Lease>) =
-        given(shared, |key| !shared.held.contains(key)).await?.into_iter().partition(Lease::is_finished);
-    // A finished lease needs no owner. Its worker died after the end was stored, or somebody gave it away when it was
-    // finished already.
-    for lease in finished {
-        if let Err(error) = pass_on(shared, &lease).await {
-            debug!(lease = %lease.key, %error, "cannot let go of a finished lease; trying again");
+async fn discover(shared: &Arc<Shared>, refusals: &mut Refusals) -> Result<Vec<Arc<HeldLease>>, StoreError> {
+    let mut ours = Vec::new();
+    for lease in given(shared, |key| !shared.held.contains(key)).await? {
+        match shared.streams.of(&lease) {
+            // It needs no owner. Its worker died after the end was stored, or somebody gave it away when it was finished already.
+            _ if lease.is_finished() => give_back(shared, &lease).await,
+            Some(stream) => ours.push((lease, stream)),
+            None => {
+                refusals.tell(shared, &lease);
+                give_back(shared, &lease).await;
+            }
         }
     }
     Ok(take_up(shared, ours).await)
@@ -97,7 +110,7 @@ pub(super) async fn given(shared: &Shared, wanted: impl Fn(&LeaseKey) -> bool) -
 
 /// Renews leases for the first time. Whoever gave them may be counting since long before they were found here; from this write
 /// on it is this worker's clock that counts.
-async fn take_up(shared: &Arc<Shared>, leases: Vec<Lease>) -> Vec<Arc<HeldLease>> {
+async fn take_up(shared: &Arc<Shared>, leases: Vec<(Lease, Arc<ConsumedStream>)>) -> Vec<Arc<HeldLease>> {
     let attempt = shared.env.now();
     let deadline = shared.timing.trusted_until(attempt).min(attempt.plus(shared.timing.renew_interval()));
     let renewal = |lease: Lease| Renewal {
@@ -107,7 +120,8 @@ async fn take_up(shared: &Arc<Shared>, leases: Vec<Lease>) -> Vec<Arc<HeldLease>
         throughput_kbps: None,
         checkpoint: None,
     };
-    let renewals: Vec<Renewal> = leases.into_iter().map(renewal).collect();
+    let streams: BTreeMap<_, _> = leases.iter().map(|(lease, stream)| (lease.key.clone(), stream.clone())).collect();
+    let renewals: Vec<Renewal> = leases.into_iter().map(|(lease, _)| renewal(lease)).collect();
     let mut taken = Vec::new();
     if renewals.is_empty() {
         return taken;
@@ -117,7 +131,7 @@ async fn take_up(shared: &Arc<Shared>, leases: Vec<Lease>) -> Vec<Arc<HeldLease>
         match renewed.outcome {
             RenewOutcome::Renewed(row) | RenewOutcome::HandoffRequested(row) => {
                 info!(lease = %row.key, checkpoint = %row.checkpoint, "lease taken up");
-                taken.push(held(shared, row, attempt));
+                taken.extend(streams.get(&row.key).map(|stream| held(shared, stream, row, attempt)));
             }
             RenewOutcome::Lost(_) => debug!(lease = %renewed.key, "a lease was given to somebody else meanwhile"),
             RenewOutcome::Unknown(error) => {
@@ -128,15 +142,35 @@ async fn take_up(shared: &Arc<Shared>, leases: Vec<Lease>) -> Vec<Arc<HeldLease>
     taken
 }
 
-fn held(shared: &Arc<Shared>, row: Lease, attempt: shardwell_core::Monotonic) -> Arc<HeldLease> {
-    let in_handoff = row.handoff_requested();
+fn held(shared: &Arc<Shared>, stream: &Arc<ConsumedStream>, row: Lease, attempt: Monotonic) -> Arc<HeldLease> {
+    // The stream may have been removed while the lease was taken up.
+    let is_to_go = row.handoff_requested() || !shared.streams.has(stream);
     let mode = shared.settings.checkpoints;
-    let lease = HeldLease::new(shared.stream.clone(), row, attempt, shared.timing, mode, shared.env.now());
+    let lease = HeldLease::new(stream.clone(), row, attempt, shared.timing, mode, shared.env.now());
     let lease = Arc::new(lease);
-    if in_handoff {
+    if is_to_go {
         lease.tell(Stop::Drain { deadline: shared.env.now() });
     }
     shared.held.insert(lease.clone());
     shared.leases_changed.notify_one();
     lease
+}
+
+/// Gives away a lease that this worker has no use for.
+async fn give_back(shared: &Shared, lease: &Lease) {
+    if let Err(error) = pass_on(shared, lease).await {
+        debug!(lease = %lease.key, %error, "cannot give a lease back; trying again");
+    }
+}
+
+impl Refusals {
+    /// Tells that a lease is given back since its stream is not consumed, now and then.
+    fn tell(&mut self, shared: &Shared, lease: &Lease) {
+        let now = shared.env.now();
+        if self.0.get(&lease.stream).is_none_or(|told| now.since(*told) >= REFUSALS_TOLD_EVERY) {
+            self.0.insert(lease.stream.clone(), now);
+            let stream = lease.stream.as_deref().unwrap_or("no name");
+            warn!(lease = %lease.key, stream, "given a lease of a stream that this worker does not consume; giving it back");
+        }
+    }
 }

@@ -37,7 +37,7 @@ async fn consume(shared: &Arc<Shared>, lease: &Arc<HeldLease>) -> Result<(), Lea
         Ok(ConsumerEnd::Stopped | ConsumerEnd::Misled) => hand_over(shared, lease).await,
         Ok(ConsumerEnd::LeaseLost) => Err(LeaseGone),
         Ok(ConsumerEnd::Fatal(error)) => {
-            shared.fail(error);
+            shared.fail_at(lease.stream(), error);
             hand_over(shared, lease).await
         }
         Err(task) => {
@@ -89,7 +89,8 @@ async fn unfinished_parents(shared: &Shared, lease: &Lease) -> Result<Vec<ShardI
 /// Marks the end of a shard: children first, so that a crash in between leaves nobody without a lease.
 async fn finish(shared: &Shared, lease: &HeldLease, children: &[ChildShard]) -> Result<(), LeaseGone> {
     let store = &shared.store;
-    for child in child_leases(children) {
+    let stream = lease.image().stream;
+    for child in child_leases(stream.as_deref(), children) {
         if awaits_parent(shared, lease, &child).await? {
             info!(child = %child.key, "another parent has no lease yet; its end will create the child's");
             continue;
@@ -121,6 +122,7 @@ async fn awaits_parent(shared: &Shared, lease: &HeldLease, child: &Lease) -> Res
     }
     let list = || lease.stream().control.list_shards(ShardFilter::All);
     let shards = insist(shared, lease, "list the shards", list).await?;
-    let leases = insist(shared, lease, "list the leases", || shared.store.leases()).await?.leases;
+    let mut leases = insist(shared, lease, "list the leases", || shared.store.leases()).await?.leases;
+    leases.retain(|other| other.stream == child.stream);
     Ok(awaits_parent_lease(child.parents.iter(), &shards, &leases))
 }

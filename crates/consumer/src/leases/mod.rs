@@ -9,10 +9,13 @@
 //!                                                      renew (once per lease and period)
 //! ```
 //!
+//! Where there are several streams, `follow` says which of them are consumed, and each of the others acts on that.
+//!
 //! All of it runs at [`Place::Coordination`](shardwell_core::Place::Coordination), on its own thread with its own
 //! connections; the consumer of each held lease runs at `Place::Pipeline`, and they meet in [`HeldLease`].
 
 mod discover;
+mod follow;
 mod hand_over;
 mod held;
 mod hold;
@@ -26,6 +29,7 @@ mod stop;
 mod sync;
 
 pub(crate) use discover::run as discover;
+pub(crate) use follow::run as follow;
 pub(crate) use hand_over::flush;
 pub(crate) use held::{HeldLease, HeldLeases, Stop};
 pub(crate) use lead::run as lead;

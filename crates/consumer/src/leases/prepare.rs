@@ -3,28 +3,39 @@
 use std::sync::Arc;
 
 use shardwell_core::dead_letter::SinkErrorKind;
-use shardwell_core::{Created, EnvExt, FleetSettings, StreamDescription, StreamError, StreamIdentity, StreamStatus};
+use shardwell_core::{
+    Created, EnvExt, FleetSettings, StreamDescription, StreamError, StreamErrorKind, StreamIdentity, StreamStatus,
+};
 use tracing::{info, warn};
 
+use super::follow;
 use super::liveness::living;
-use crate::worker::{Shared, WorkerError};
+use crate::worker::{ConsumedStream, Shared, WorkerError};
 
 /// Makes the table ready, agrees with the fleet, and checks who the stream is.
 pub(crate) async fn prepare(shared: &Arc<Shared>) -> Result<(), WorkerError> {
     shared.store.prepare().await.map_err(WorkerError::Store)?;
     agree(shared).await?;
-    let description = active_stream(shared).await?;
-    recognize(shared, &description).await
+    if shared.streams.are_several() {
+        // Those that cannot be reached just now are no reason to let the others wait.
+        follow::try_all(shared).await;
+        return Ok(());
+    }
+    for stream in shared.streams.consumed() {
+        let description = active_stream(shared, &stream).await?;
+        recognize(shared, &stream, &description).await?;
+    }
+    Ok(())
 }
 
 /// The stream's description, once it can be read.
-async fn active_stream(shared: &Shared) -> Result<StreamDescription, WorkerError> {
+async fn active_stream(shared: &Shared, stream: &ConsumedStream) -> Result<StreamDescription, WorkerError> {
     loop {
-        let description = shared.stream.control.describe().await.map_err(WorkerError::Stream)?;
+        let description = stream.control.describe().await.map_err(WorkerError::Stream)?;
         match description.status {
             StreamStatus::Active | StreamStatus::Updating => return Ok(description),
             StreamStatus::Creating => {
-                info!(stream = %shared.stream.name(), "the stream is being created; waiting for it");
+                info!(stream = %stream.name(), "the stream is being created; waiting for it");
                 shared.env.sleep(shared.settings.discovery_interval).await;
             }
             StreamStatus::Deleting => {
@@ -34,24 +45,71 @@ async fn active_stream(shared: &Shared) -> Result<StreamDescription, WorkerError
     }
 }
 
-/// Checks that the stream is the one that the leases belong to, and remembers what it promises.
-pub(crate) async fn recognize(shared: &Shared, description: &StreamDescription) -> Result<(), WorkerError> {
-    shared.stream.set_promises(description);
+/// Why a stream cannot be described.
+pub(super) fn cannot_describe(stream: &ConsumedStream, error: StreamError) -> WorkerError {
+    match error.kind() {
+        StreamErrorKind::NotFound => WorkerError::StreamDeleted { stream: stream.name() },
+        StreamErrorKind::Throttled
+        | StreamErrorKind::Timeout
+        | StreamErrorKind::Unavailable
+        | StreamErrorKind::Denied
+        | StreamErrorKind::Invalid => WorkerError::Stream(error),
+    }
+}
+
+/// Checks that the stream is the one that the leases belong to, and remembers what it promises. Where there are several, leases
+/// name the one that they belong to, so one that was created again is just another one.
+pub(crate) async fn recognize(
+    shared: &Shared,
+    stream: &ConsumedStream,
+    description: &StreamDescription,
+) -> Result<(), WorkerError> {
+    stream.set_promises(description);
     let present = &description.identity;
+    let known = known_identity(shared, present).await?;
+    if shared.streams.are_several() {
+        replace(shared, &known, present).await?;
+    } else {
+        same_stream(shared, &known, present)?;
+    }
+    stream.recognize_as(present);
+    Ok(())
+}
+
+/// What the table says who the stream is; it is told what it does not know.
+async fn known_identity(shared: &Shared, present: &StreamIdentity) -> Result<StreamIdentity, WorkerError> {
     let known = shared.bounded(shared.store.stream_identity(&present.name)).await.map_err(WorkerError::Store)?;
-    let known = match known {
-        Some(known) => known,
-        None => match shared.bounded(shared.store.record_stream_identity(present)).await {
-            Ok(Created::New) => return Ok(()),
-            // Somebody else was faster; the next look tells who it was to them.
-            Ok(Created::Existed) => {
-                let identity = shared.bounded(shared.store.stream_identity(&present.name)).await;
-                identity.map_err(WorkerError::Store)?.unwrap_or_else(|| present.clone())
-            }
-            Err(error) => return Err(WorkerError::Store(error)),
-        },
-    };
-    same_stream(shared, &known, present)
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    match shared.bounded(shared.store.record_stream_identity(present)).await.map_err(WorkerError::Store)? {
+        Created::New => Ok(present.clone()),
+        // Somebody else was faster; the next look tells who it was to them.
+        Created::Existed => {
+            let identity = shared.bounded(shared.store.stream_identity(&present.name)).await;
+            Ok(identity.map_err(WorkerError::Store)?.unwrap_or_else(|| present.clone()))
+        }
+    }
+}
+
+/// Records that the stream of a name is another one now. Two workers may do so at once, and record the same.
+async fn replace(shared: &Shared, known: &StreamIdentity, present: &StreamIdentity) -> Result<(), WorkerError> {
+    if known == present {
+        return Ok(());
+    }
+    if known.created_at > present.created_at {
+        let message = format!("the description of stream {} is older than what is known of it", present.name);
+        return Err(WorkerError::Stream(StreamError::new(StreamErrorKind::Unavailable, message)));
+    }
+    // Its leases could not be told from those of the old one.
+    if known.identifier() == present.identifier() {
+        return same_stream(shared, known, present);
+    }
+    let (was, is) = (known.created_at, present.created_at);
+    warn!(stream = %present.name, %was, %is, "the stream was deleted and created again; its records are read from anew");
+    shared.bounded(shared.store.delete_stream_identity(&present.name)).await.map_err(WorkerError::Store)?;
+    shared.bounded(shared.store.record_stream_identity(present)).await.map_err(WorkerError::Store)?;
+    Ok(())
 }
 
 fn same_stream(shared: &Shared, known: &StreamIdentity, present: &StreamIdentity) -> Result<(), WorkerError> {

@@ -1,5 +1,6 @@
 //! Registering: the worker's item in the table, which puts it into the plan, and its sign of life while it has no leases.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,10 @@ use shardwell_core::leasing::plan::CPU;
 use shardwell_core::{Env, EnvExt, Heartbeat, MetricsWrite, Monotonic, StoreError, WorkerMetrics};
 use tracing::{debug, warn};
 
+use super::Stop;
 use super::liveness::living;
-use crate::worker::{Phase, Shared, WorkerError};
+use crate::watch::Watcher;
+use crate::worker::{Entry, Phase, Shared, WorkerError};
 
 /// How often a worker reports its load (the KCL's). One that has leases shows by its renewals that it lives.
 const REPORT_INTERVAL: Duration = Duration::from_secs(30);
@@ -24,6 +27,10 @@ pub(crate) struct Registration {
     is_ours: bool,
     next_report: Monotonic,
     cpu: CpuMeter,
+    /// Sees when the worker's streams change.
+    streams: Watcher<BTreeMap<String, Entry>>,
+    /// The streams that the item in the table tells.
+    told: Option<BTreeSet<String>>,
 }
 
 /// Writes the worker's item for the first time.
@@ -42,26 +49,48 @@ pub(crate) async fn first(shared: &Shared, registration: &mut Registration) -> R
 pub(crate) async fn run(shared: Arc<Shared>, mut registration: Registration) {
     let mut phase = shared.phase.watch();
     loop {
-        let next = shared.env.now().plus(shared.timing.renew_interval());
+        let pause =
+            if registration.is_told(&shared) { shared.timing.renew_interval() } else { shared.timing.renew_retry() };
+        let next = shared.env.now().plus(pause);
         tokio::select! {
             biased;
             _ = phase.until(|phase| matches!(phase, Phase::Stopping { .. })) => break,
+            () = registration.streams.changed() => {}
             () = shared.env.sleep_until(next) => {}
         }
         let is_due = shared.env.now() >= registration.next_report;
-        if is_due || shared.held.is_empty() {
+        if is_due || !registration.is_told(&shared) || shared.held.is_empty() {
+            let told = registration.told.clone();
             if is_due {
                 registration.report(&shared);
             }
             match registration.write(&shared).await {
-                Ok(MetricsWrite::Written) => {}
+                Ok(MetricsWrite::Written) if registration.told == told => {}
+                Ok(MetricsWrite::Written) => {
+                    shared.sync_now.notify_one();
+                    shared.plan_now.notify_one();
+                }
                 Ok(MetricsWrite::Foreign(_)) => return shared.fail_without_release(duplicate(&shared)),
                 Err(error) => warn!(%error, "cannot write the worker's metrics; trying again"),
             }
         }
+        if registration.is_told(&shared) {
+            let_go_of_dropped(&shared);
+        }
     }
     leave(&shared, &registration).await;
     shared.left_plan.set(true);
+}
+
+/// Lets go of what is held of streams that are not consumed any more. Everybody can see that they are not, so nobody gives it
+/// back.
+fn let_go_of_dropped(shared: &Shared) {
+    let deadline = shared.env.now().plus(shared.settings.handoff_deadline);
+    for lease in shared.held.all() {
+        if !shared.streams.has(lease.stream()) {
+            lease.tell(Stop::Drain { deadline });
+        }
+    }
 }
 
 /// Waits until it is known whether the other process lives, and removes its item if it does not.
@@ -110,7 +139,19 @@ impl Registration {
         let mut item = WorkerMetrics::new(shared.worker.clone(), shared.env.timestamp());
         item.heartbeat = Some(Heartbeat { incarnation: shared.env.random(), beat: 0 });
         let now = shared.env.now();
-        Self { item, is_ours: false, next_report: now.plus(REPORT_INTERVAL), cpu: CpuMeter::new(&*shared.env) }
+        Self {
+            item,
+            is_ours: false,
+            next_report: now.plus(REPORT_INTERVAL),
+            cpu: CpuMeter::new(&*shared.env),
+            streams: shared.streams.watch(),
+            told: None,
+        }
+    }
+
+    /// Whether the item tells the streams that are consumed.
+    fn is_told(&self, shared: &Shared) -> bool {
+        self.told == shared.streams.registered()
     }
 
     /// Whether this process is known to have the worker's id, and so what belongs to it.
@@ -139,8 +180,13 @@ impl Registration {
         if let Some(heartbeat) = &mut self.item.heartbeat {
             heartbeat.beat += 1;
         }
+        drop(self.streams.look());
+        self.item.streams = shared.streams.registered();
         let answer = shared.bounded(shared.store.put_worker_metrics(&self.item)).await?;
-        self.is_ours |= answer == MetricsWrite::Written;
+        if answer == MetricsWrite::Written {
+            self.is_ours = true;
+            self.told.clone_from(&self.item.streams);
+        }
         Ok(answer)
     }
 }

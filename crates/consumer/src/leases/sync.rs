@@ -1,16 +1,22 @@
-//! Syncing: every shard of the stream gets its lease, and leases of no use go. The leader's work; every worker looks who the
-//! stream is.
+//! Syncing: every shard of a stream gets its lease, and leases of no use go. The leader's work, or that of another worker for a
+//! stream that the leader does not consume; every worker looks who its streams are.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use shardwell_core::leasing::{cover_every_hash_key, first_leases, missing_leases, removable};
-use shardwell_core::{Created, EnvExt, Lease, Shard, ShardFilter, ShardId, StreamErrorKind};
+use futures_util::{StreamExt, stream};
+use shardwell_core::leasing::{cover_every_hash_key, first_leases, missing_leases, removable, syncs_for_leader};
+use shardwell_core::{
+    Created, EnvExt, Lease, Shard, ShardFilter, ShardId, StoreError, StreamIdentifier, WorkerId, WorkerMetrics,
+};
 use tracing::{debug, info, warn};
 
 use super::prepare;
 use crate::causes::with_causes;
-use crate::worker::{Phase, Shared, WorkerError};
+use crate::worker::{ConsumedStream, Phase, Shared, WorkerError};
+
+/// How many streams are synced at the same time.
+const CONCURRENT_SYNCS: usize = 8;
 
 /// Syncs now and then for as long as the worker runs, and whenever there is a reason.
 pub(crate) async fn run(shared: Arc<Shared>) {
@@ -23,41 +29,91 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             () = shared.sync_now.notified() => {}
             () = shared.env.sleep_until(next) => {}
         }
-        match again(&shared).await {
-            Ok(()) => {}
-            // The checkpoints mean nothing any more. Everything else may be mended while the worker goes on.
-            Err(error @ (WorkerError::StreamRecreated { .. } | WorkerError::StreamDeleted { .. })) => {
-                shared.fail(error);
-            }
-            Err(error) => warn!(error = %with_causes(&error), "cannot sync shards and leases; trying again"),
+        if let Err(error) = round(&shared).await {
+            warn!(%error, "cannot sync shards and leases; trying again");
         }
     }
 }
 
-/// A look at who the stream is now, and on the leader a sync.
-async fn again(shared: &Arc<Shared>) -> Result<(), WorkerError> {
-    let description = shared.stream.control.describe().await.map_err(|error| match error.kind() {
-        StreamErrorKind::NotFound => WorkerError::StreamDeleted { stream: shared.stream.name() },
-        StreamErrorKind::Throttled
-        | StreamErrorKind::Timeout
-        | StreamErrorKind::Unavailable
-        | StreamErrorKind::Denied
-        | StreamErrorKind::Invalid => WorkerError::Stream(error),
-    })?;
-    prepare::recognize(shared, &description).await?;
-    if *shared.leads.look() { once(shared).await } else { Ok(()) }
+/// A look at who each stream is now, and a sync of those that are this worker's to sync.
+async fn round(shared: &Arc<Shared>) -> Result<(), StoreError> {
+    let there = stream::iter(shared.streams.consumed())
+        .map(|stream| async move {
+            let is_there = settle(shared, &stream, look(shared, &stream).await);
+            is_there.then_some(stream)
+        })
+        .buffered(CONCURRENT_SYNCS)
+        .filter_map(|stream| async { stream })
+        .collect::<Vec<_>>()
+        .await;
+    let ours = ours(shared, there).await?;
+    if ours.is_empty() {
+        return Ok(());
+    }
+    let leases = &shared.bounded(shared.store.leases()).await?.leases;
+    stream::iter(ours)
+        .for_each_concurrent(CONCURRENT_SYNCS, |stream| async move {
+            settle(shared, &stream, once(shared, &stream, leases).await);
+        })
+        .await;
+    Ok(())
 }
 
-/// Creates the leases that are missing, and removes those that may go.
-async fn once(shared: &Arc<Shared>) -> Result<(), WorkerError> {
-    let leases = shared.bounded(shared.store.leases()).await.map_err(WorkerError::Store)?.leases;
+/// Says whether it went well with a stream, and acts on it if it did not.
+fn settle(shared: &Shared, stream: &Arc<ConsumedStream>, result: Result<(), WorkerError>) -> bool {
+    match result {
+        Ok(()) => return true,
+        // The checkpoints mean nothing any more. Everything else may be mended while the worker goes on.
+        Err(error @ (WorkerError::StreamRecreated { .. } | WorkerError::StreamDeleted { .. })) => {
+            shared.fail_at(stream, error);
+        }
+        Err(error) => {
+            let (stream, error) = (stream.name(), with_causes(&error));
+            warn!(stream, error, "cannot sync shards and leases; trying again");
+        }
+    }
+    false
+}
+
+/// A look at who a stream is now.
+async fn look(shared: &Shared, stream: &ConsumedStream) -> Result<(), WorkerError> {
+    let description = stream.control.describe().await.map_err(|error| prepare::cannot_describe(stream, error))?;
+    if shared.streams.are_several() && !stream.may_be(&description.identity) {
+        return Err(WorkerError::StreamDeleted { stream: stream.name() });
+    }
+    prepare::recognize(shared, stream, &description).await
+}
+
+/// Those of the streams that are this worker's to sync.
+async fn ours(shared: &Shared, mut streams: Vec<Arc<ConsumedStream>>) -> Result<Vec<Arc<ConsumedStream>>, StoreError> {
+    if *shared.leads.look() {
+        return Ok(streams);
+    }
+    if !shared.streams.are_several() || streams.is_empty() {
+        return Ok(Vec::new());
+    }
+    let lock = shared.bounded(shared.store.leader_lock()).await?;
+    let leader: Option<WorkerId> = lock.filter(|lock| !lock.released).map(|lock| lock.owner);
+    let workers: Vec<WorkerMetrics> = shared.bounded(shared.store.worker_metrics()).await?;
+    streams.retain(|stream| {
+        let named = stream.identifier();
+        named.is_some_and(|named| syncs_for_leader(named, &shared.worker, leader.as_ref(), &workers))
+    });
+    Ok(streams)
+}
+
+/// Creates the leases of a stream that are missing, and removes those that may go.
+async fn once(shared: &Arc<Shared>, stream: &ConsumedStream, all_leases: &[Lease]) -> Result<(), WorkerError> {
+    remove_replaced(shared, stream, all_leases).await?;
+    let named = stream.identifier();
+    let leases: Vec<Lease> = all_leases.iter().filter(|lease| lease.stream.as_deref() == named).cloned().collect();
     let position = shared.settings.initial_position;
     let wanted = if leases.is_empty() {
-        first_leases(&open_shards(shared).await?, position)
+        first_leases(named, &open_shards(shared, stream).await?, position)
     } else {
-        let shards = list(shared, ShardFilter::All).await?;
+        let shards = list(stream, ShardFilter::All).await?;
         clean_up(shared, &leases, &shards).await?;
-        missing_leases(&shards, &leases, position)
+        missing_leases(named, &shards, &leases, position)
     };
     let mut created = 0;
     for lease in &wanted {
@@ -65,7 +121,7 @@ async fn once(shared: &Arc<Shared>) -> Result<(), WorkerError> {
         created += usize::from(answer == Created::New);
     }
     if created > 0 {
-        info!(created, "leases created");
+        info!(stream = %stream.name(), created, "leases created");
         shared.plan_now.notify_one();
     }
     Ok(())
@@ -75,9 +131,9 @@ async fn once(shared: &Arc<Shared>) -> Result<(), WorkerError> {
 const LISTING_ATTEMPTS: u32 = 3;
 
 /// The shards that were open at the initial position.
-async fn open_shards(shared: &Shared) -> Result<Vec<Shard>, WorkerError> {
+async fn open_shards(shared: &Shared, stream: &ConsumedStream) -> Result<Vec<Shard>, WorkerError> {
     for _ in 1..LISTING_ATTEMPTS {
-        let shards = list(shared, shared.settings.initial_position.shard_filter()).await?;
+        let shards = list(stream, shared.settings.initial_position.shard_filter()).await?;
         if cover_every_hash_key(shards.iter().map(|shard| shard.hash_key_range)) {
             return Ok(shards);
         }
@@ -85,17 +141,31 @@ async fn open_shards(shared: &Shared) -> Result<Vec<Shard>, WorkerError> {
         shared.env.sleep(shared.settings.discovery_interval).await;
     }
     // What is still missing then gets its lease in a later sync.
-    list(shared, shared.settings.initial_position.shard_filter()).await
+    list(stream, shared.settings.initial_position.shard_filter()).await
 }
 
-async fn list(shared: &Shared, filter: ShardFilter) -> Result<Vec<Shard>, WorkerError> {
-    shared.stream.control.list_shards(filter).await.map_err(WorkerError::Stream)
+async fn list(stream: &ConsumedStream, filter: ShardFilter) -> Result<Vec<Shard>, WorkerError> {
+    stream.control.list_shards(filter).await.map_err(WorkerError::Stream)
 }
 
 async fn clean_up(shared: &Shared, leases: &[Lease], shards: &[Shard]) -> Result<(), WorkerError> {
     let listed: BTreeSet<ShardId> = shards.iter().map(|shard| shard.id.clone()).collect();
     for lease in removable(leases, &listed) {
         info!(lease = %lease.key, "removing the lease of a finished shard");
+        shared.bounded(shared.store.delete_lease(&lease.key)).await.map_err(WorkerError::Store)?;
+    }
+    Ok(())
+}
+
+/// Removes the leases of streams that had the same name before: that this one is there shows that they are gone.
+async fn remove_replaced(shared: &Shared, stream: &ConsumedStream, leases: &[Lease]) -> Result<(), WorkerError> {
+    let Some(present) = stream.identifier().and_then(StreamIdentifier::parse) else { return Ok(()) };
+    let is_replaced = |lease: &&Lease| {
+        let named = lease.stream.as_deref().and_then(StreamIdentifier::parse);
+        named.is_some_and(|named| present.replaces(&named))
+    };
+    for lease in leases.iter().filter(is_replaced) {
+        info!(lease = %lease.key, "removing a lease of a stream that was deleted");
         shared.bounded(shared.store.delete_lease(&lease.key)).await.map_err(WorkerError::Store)?;
     }
     Ok(())

@@ -122,7 +122,7 @@ async fn begin(
 ) -> Result<Arc<Mutex<Delivery>>, ConsumerEnd> {
     let delivery = Delivery::new(shared.settings.delivery.clone(), resume);
     if let Some(crashes) = delivery.suspicion() {
-        counter!(SUSPICIONS, &shared.labels(lease.shard())).increment(1);
+        counter!(SUSPICIONS, &shared.labels(lease)).increment(1);
         warn!(
             starts = crashes.starts,
             records = crashes.zone,

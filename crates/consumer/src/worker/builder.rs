@@ -13,7 +13,7 @@ use shardwell_core::{Env, LeaseStore, Stream, SystemEnv, UserRecord, WorkerId};
 
 use super::settings::Settings;
 use super::shared::Parts;
-use super::{BuildError, OnDataLoss, Shared, Worker};
+use super::{BuildError, ConsumedStreams, OnDataLoss, Shared, Streams, Worker};
 use crate::CheckpointMode;
 use crate::dead_letters::DeadLetters;
 use crate::processor::{LaneContext, ProcessorFactory, RecordProcessor};
@@ -24,7 +24,7 @@ use crate::records::Filter;
 #[must_use = "a builder does nothing until `build`"]
 pub struct WorkerBuilder {
     application: String,
-    stream: Arc<dyn Stream>,
+    streams: ConsumedStreams,
     store: Arc<dyn LeaseStore>,
     factory: ProcessorFactory,
     worker: Option<WorkerId>,
@@ -55,10 +55,38 @@ impl Worker {
         leases: Arc<dyn LeaseStore>,
         processors: impl Fn(&LaneContext) -> P + Send + Sync + 'static,
     ) -> WorkerBuilder {
-        WorkerBuilder {
-            application: application.into(),
-            stream,
-            store: leases,
+        WorkerBuilder::new(application.into(), ConsumedStreams::single(stream), leases, processors)
+    }
+
+    /// Starts building a worker of several streams with one lease table, whose leases name their stream as the KCL's do. Streams
+    /// may be added and removed while it runs. Such an application is another one than that of a single stream: neither finds
+    /// the leases of the other.
+    ///
+    /// A stream that was deleted and created again is another stream: it is read from the initial position on, and the leases of
+    /// the old one are removed. One that cannot be reached, or is gone, does not stop the worker; see
+    /// [`WorkerStatus::streams`](crate::WorkerStatus::streams).
+    pub fn builder_for_streams<P: RecordProcessor>(
+        application: impl Into<String>,
+        streams: Streams,
+        leases: impl LeaseStore,
+        processors: impl Fn(&LaneContext) -> P + Send + Sync + 'static,
+    ) -> WorkerBuilder {
+        let streams = ConsumedStreams::several(streams);
+        WorkerBuilder::new(application.into(), streams, Arc::new(leases), processors)
+    }
+}
+
+impl WorkerBuilder {
+    fn new<P: RecordProcessor>(
+        application: String,
+        streams: ConsumedStreams,
+        store: Arc<dyn LeaseStore>,
+        processors: impl Fn(&LaneContext) -> P + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            application,
+            streams,
+            store,
             factory: Arc::new(move |lane| Box::new(processors(lane))),
             worker: None,
             env: None,
@@ -67,9 +95,7 @@ impl Worker {
             settings: Settings::default(),
         }
     }
-}
 
-impl WorkerBuilder {
     /// Where to start on a stream that the application has no leases for. Default: `LATEST`, as in the KCL.
     pub fn initial_position(mut self, position: InitialPosition) -> Self {
         self.settings.initial_position = position;
@@ -270,7 +296,7 @@ impl WorkerBuilder {
             worker,
             settings: self.settings,
             env,
-            stream: self.stream,
+            streams: self.streams,
             store: self.store,
             factory: self.factory,
             dead_letters,
@@ -291,7 +317,7 @@ impl fmt::Debug for WorkerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WorkerBuilder")
             .field("application", &self.application)
-            .field("stream", &self.stream.to_string())
+            .field("streams", &self.streams)
             .field("leases", &self.store.to_string())
             .field("settings", &self.settings)
             .finish_non_exhaustive()

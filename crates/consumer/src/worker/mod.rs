@@ -1,6 +1,7 @@
 //! The worker: one process's share of an application.
 
 mod builder;
+mod consumed;
 mod error;
 mod handle;
 mod settings;
@@ -20,17 +21,19 @@ use crate::dead_letters;
 use crate::leases::{self, Flush, Registration};
 
 pub use builder::WorkerBuilder;
+pub use consumed::ConsumedStreamStatus;
+pub(crate) use consumed::{ConsumedStream, ConsumedStreams, Entry};
 pub use error::{BuildError, DataLoss, WorkerError};
 pub use handle::WorkerHandle;
 pub use settings::OnDataLoss;
 pub(crate) use shared::{Phase, Shared};
 pub use status::{ShardState, ShardStatus, WorkerPhase, WorkerStatus};
-pub(crate) use streams::ConsumedStream;
+pub use streams::Streams;
 
-/// A consumer of one stream for one application. Run as many, in as many processes, as there is work for; they share
-/// the shards through their lease table.
+/// A consumer of one stream, or of several, for one application. Run as many, in as many processes, as there is work for; they
+/// share the shards through their lease table.
 ///
-/// Made by [`Worker::builder`].
+/// Made by [`Worker::builder`], or [`Worker::builder_for_streams`].
 #[must_use = "a worker does nothing until it is run"]
 #[derive(Debug)]
 pub struct Worker {
@@ -100,10 +103,11 @@ async fn coordinate(shared: Arc<Shared>, flushes: mpsc::UnboundedReceiver<Flush>
     }
     // If it was told to stop meanwhile, all that follows is in order, and ends at once.
     shared.started();
-    info!(stream = %shared.stream.name(), leases = %shared.store, "worker started");
+    info!(streams = ?shared.streams.status(), leases = %shared.store, "worker started");
     let renewer = shared.env.spawn(Place::Coordination, leases::renew(shared.clone(), flushes).in_current_span());
     let redriver = shared.env.spawn(Place::Pipeline, dead_letters::redrive(shared.clone()).in_current_span());
     let syncer = shared.env.spawn(Place::Coordination, leases::sync(shared.clone()).in_current_span());
+    let follower = shared.env.spawn(Place::Coordination, leases::follow(shared.clone()).in_current_span());
     let registrar =
         shared.env.spawn(Place::Coordination, leases::register(shared.clone(), registration).in_current_span());
     let mut leader = shared.env.spawn(Place::Coordination, leases::lead(shared.clone()).in_current_span());
@@ -112,6 +116,7 @@ async fn coordinate(shared: Arc<Shared>, flushes: mpsc::UnboundedReceiver<Flush>
         () = leases::discover(shared.clone()) => finish_redriving(&shared, redriver).await,
         error = broken(renewer, "the task that renews leases") => return Err(error),
         error = broken(syncer, "the task that syncs shards and leases") => return Err(error),
+        error = broken(follower, "the task that follows streams") => return Err(error),
         error = broken(registrar, "the task that registers the worker") => return Err(error),
         error = broken(&mut leader, "the task that leads") => return Err(error),
     }

@@ -7,17 +7,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use shardwell_core::leasing::LeaseTiming;
-use shardwell_core::{
-    Env, EnvExt, LeaseListing, LeaseStore, Monotonic, ShardId, StoreError, StoreErrorKind, Stream, WorkerId,
-};
+use shardwell_core::{Env, EnvExt, LeaseListing, LeaseStore, Monotonic, StoreError, StoreErrorKind, WorkerId};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::WorkerError;
+use super::consumed::{ConsumedStream, ConsumedStreams};
 use super::settings::Settings;
 use super::status::{WorkerPhase, WorkerStatus, shard_statuses};
-use super::streams::ConsumedStream;
 use crate::dead_letters::DeadLetters;
-use crate::leases::{Flush, HeldLeases, Roster, Stop};
+use crate::leases::{Flush, HeldLease, HeldLeases, Roster, Stop};
 use crate::lock::lock;
 use crate::processor::ProcessorFactory;
 use crate::records::Filter;
@@ -43,7 +41,7 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) timing: LeaseTiming,
     pub(crate) env: Arc<dyn Env>,
-    pub(crate) stream: Arc<ConsumedStream>,
+    pub(crate) streams: ConsumedStreams,
     /// The table as the coordination uses it, with connections of its own.
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) factory: ProcessorFactory,
@@ -94,7 +92,7 @@ pub(crate) struct Parts {
     pub(crate) worker: WorkerId,
     pub(crate) settings: Settings,
     pub(crate) env: Arc<dyn Env>,
-    pub(crate) stream: Arc<dyn Stream>,
+    pub(crate) streams: ConsumedStreams,
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) factory: ProcessorFactory,
     pub(crate) dead_letters: DeadLetters,
@@ -106,11 +104,11 @@ const STORE_CALL_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Shared {
     pub(crate) fn new(parts: Parts) -> (Arc<Self>, mpsc::UnboundedReceiver<Flush>) {
-        let Parts { application, worker, settings, env, stream, store, factory, dead_letters, filter } = parts;
+        let Parts { application, worker, settings, env, streams, store, factory, dead_letters, filter } = parts;
         let (flush, flushes) = mpsc::unbounded_channel();
         let shared = Self {
             timing: settings.timing(),
-            stream: Arc::new(ConsumedStream::new(stream)),
+            streams,
             store: store.dedicated(),
             held: HeldLeases::default(),
             roster: Roster::default(),
@@ -199,6 +197,19 @@ impl Shared {
         self.stop();
     }
 
+    /// An error that concerns a stream. A worker of several goes on without one that is gone; nothing else is forgiven.
+    pub(crate) fn fail_at(&self, stream: &Arc<ConsumedStream>, error: WorkerError) {
+        match error {
+            WorkerError::StreamDeleted { .. } if self.streams.are_several() => {
+                let error = crate::causes::with_causes(&error);
+                if self.streams.lost(stream, error.clone()) {
+                    tracing::error!(stream = %stream.name(), error, "a stream is gone; the worker goes on without it");
+                }
+            }
+            error => self.fail(error),
+        }
+    }
+
     /// Stops the worker because its leases are another process's: none is written any more.
     pub(crate) fn fail_without_release(&self, error: WorkerError) {
         self.failed_without_release.store(true, Ordering::Release);
@@ -262,9 +273,25 @@ impl Shared {
             && self.held.all().iter().all(|lease| lease.activity().get().opened)
     }
 
-    /// The labels of a metric with a shard.
-    pub(crate) fn labels(&self, shard: &ShardId) -> [(&'static str, String); 2] {
-        [("application", self.application.clone()), ("shard", shard.to_string())]
+    /// The labels of a metric with a shard. Its stream is one where there are several.
+    pub(crate) fn labels(&self, lease: &HeldLease) -> Vec<(&'static str, String)> {
+        let mut labels = vec![("application", self.application.clone()), ("shard", lease.shard().to_string())];
+        if self.streams.are_several() {
+            labels.push(("stream", lease.stream().name()));
+        }
+        labels
+    }
+
+    /// The labels of a metric with a shard, and one more.
+    pub(crate) fn labels_and(
+        &self,
+        lease: &HeldLease,
+        name: &'static str,
+        value: &'static str,
+    ) -> Vec<(&'static str, String)> {
+        let mut labels = self.labels(lease);
+        labels.push((name, value.to_owned()));
+        labels
     }
 
     /// Keeps the newest listing for the status.
@@ -286,7 +313,8 @@ impl Shared {
             worker: self.worker.clone(),
             phase,
             leads: *self.leads.look(),
-            shards: shard_statuses(&listing, &self.held, self.env.now()),
+            shards: shard_statuses(&listing, &self.held, &self.streams, self.env.now()),
+            streams: self.streams.status(),
             buffered_bytes,
             peak_buffered_bytes,
             paused_because: lock(&self.paused_because).clone(),
@@ -300,7 +328,7 @@ impl fmt::Debug for Shared {
         f.debug_struct("Shared")
             .field("application", &self.application)
             .field("worker", &self.worker)
-            .field("stream", &self.stream.name())
+            .field("streams", &self.streams.status())
             .field("phase", &*self.phase.look())
             .finish_non_exhaustive()
     }

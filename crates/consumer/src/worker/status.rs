@@ -6,7 +6,7 @@ use std::time::Duration;
 use shardwell_core::leasing::Unfinished;
 use shardwell_core::{Checkpoint, Lease, LeaseListing, Monotonic, ShardId, WorkerId};
 
-use super::DataLoss;
+use super::{ConsumedStreamStatus, ConsumedStreams, DataLoss};
 use crate::leases::{HeldLease, HeldLeases};
 use crate::lock::lock;
 
@@ -22,6 +22,8 @@ pub struct WorkerStatus {
     pub leads: bool,
     /// The shards whose leases this worker holds, and on the leader every shard that has a lease; ordered by lease key.
     pub shards: Vec<ShardStatus>,
+    /// The streams that this worker is to consume, by name.
+    pub streams: Vec<ConsumedStreamStatus>,
     /// Bytes of records between fetching and done.
     pub buffered_bytes: usize,
     /// The highest that `buffered_bytes` ever was.
@@ -51,6 +53,8 @@ pub enum WorkerPhase {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ShardStatus {
+    /// The name of its stream.
+    pub stream: String,
     /// The shard.
     pub shard: ShardId,
     /// The worker that has its lease.
@@ -169,13 +173,18 @@ impl ActivityState {
 }
 
 /// The status of every shard, from the newest listing of the table and what this worker holds.
-pub(crate) fn shard_statuses(listing: &LeaseListing, held: &HeldLeases, now: Monotonic) -> Vec<ShardStatus> {
+pub(crate) fn shard_statuses(
+    listing: &LeaseListing,
+    held: &HeldLeases,
+    streams: &ConsumedStreams,
+    now: Monotonic,
+) -> Vec<ShardStatus> {
     let mut statuses: Vec<ShardStatus> = Vec::new();
     let unfinished = Unfinished::of(&listing.leases);
     for lease in &listing.leases {
         statuses.push(match held.get(&lease.key) {
             Some(held) => of_held(&held, now),
-            None => of_listed(lease, &unfinished),
+            None => of_listed(lease, streams.name_of(lease), &unfinished),
         });
     }
     for lease in held.all() {
@@ -190,6 +199,7 @@ fn of_held(lease: &HeldLease, now: Monotonic) -> ShardStatus {
     let activity = lease.activity().get();
     let (checkpoint, stored_at) = lease.progress().last_stored();
     ShardStatus {
+        stream: lease.stream().name(),
         shard: lease.shard().clone(),
         owner: lease.image().actual_owner().cloned(),
         state: activity.state(),
@@ -209,7 +219,7 @@ fn waiting_for(parents: &[ShardId]) -> String {
     format!("its parents are not finished: {names}")
 }
 
-fn of_listed(lease: &Lease, unfinished: &Unfinished<'_>) -> ShardStatus {
+fn of_listed(lease: &Lease, stream: String, unfinished: &Unfinished<'_>) -> ShardStatus {
     let parents: Vec<ShardId> = unfinished.parents_of(lease).cloned().collect();
     let (state, why) = if lease.is_finished() {
         (ShardState::Finished, "every record of it is done".to_owned())
@@ -222,6 +232,7 @@ fn of_listed(lease: &Lease, unfinished: &Unfinished<'_>) -> ShardStatus {
         (ShardState::Unassigned, "nobody has its lease yet".to_owned())
     };
     ShardStatus {
+        stream,
         shard: lease.shard.clone(),
         owner: lease.actual_owner().cloned(),
         state,

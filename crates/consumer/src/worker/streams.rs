@@ -1,53 +1,76 @@
-//! The streams that a worker consumes.
+//! The streams that a worker is to consume, as its user names them.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
-use shardwell_core::{Stream, StreamDescription};
+use shardwell_core::Stream;
 
-/// A stream that is consumed.
-#[derive(Debug)]
-pub(crate) struct ConsumedStream {
-    /// The stream as the pipeline reads it.
-    pub(crate) reading: Arc<dyn Stream>,
-    /// The stream as the coordination uses it, with connections of its own.
-    pub(crate) control: Arc<dyn Stream>,
-    /// What the stream keeps, in milliseconds.
-    retention_ms: AtomicU64,
-    /// Whether the stream spreads records by itself.
-    automatic_distribution: AtomicBool,
+use crate::watch::Watched;
+
+/// The streams that a worker is to consume, by name. They may be added and removed while it runs. Cheap to clone; all clones are
+/// one set, and more than one worker may have it.
+///
+/// Every process has its own set: a stream is added to each that is to work on it. Leases of a stream are given to those workers
+/// alone that consume it, so a set may differ from process to process, for a while or for good.
+///
+/// A stream's name is what its [`Display`](fmt::Display) says; two streams of one name, in two accounts, cannot be in one set.
+#[derive(Clone)]
+pub struct Streams(Arc<Watched<BTreeMap<String, Arc<dyn Stream>>>>);
+
+impl Streams {
+    /// A set of these streams. Of two with the same name the first counts.
+    pub fn new(streams: impl IntoIterator<Item = Arc<dyn Stream>>) -> Self {
+        let mut named = BTreeMap::new();
+        for stream in streams {
+            named.entry(stream.to_string()).or_insert(stream);
+        }
+        Self(Arc::new(Watched::new(named)))
+    }
+
+    /// Adds a stream, unless one of its name is there; tells whether it did. Workers start on it at once: where its leases say
+    /// that it was left, or at the initial position where it has none. One that cannot be reached is tried again and again, and
+    /// shows in [`WorkerStatus::streams`](crate::WorkerStatus::streams).
+    pub fn add(&self, stream: impl Stream) -> bool {
+        self.add_shared(Arc::new(stream))
+    }
+
+    /// As [`add`](Self::add), with a stream that was chosen at run time.
+    pub fn add_shared(&self, stream: Arc<dyn Stream>) -> bool {
+        let mut added = false;
+        self.0.change(|streams| {
+            streams.entry(stream.to_string()).or_insert_with(|| {
+                added = true;
+                stream
+            });
+            added
+        });
+        added
+    }
+
+    /// Removes a stream; tells whether it was there. Running batches finish, for as long as the handoff deadline allows, what is
+    /// done is checkpointed, and its leases are released. They stay in the table: whoever adds the stream again goes on there.
+    pub fn remove(&self, name: &str) -> bool {
+        let mut removed = false;
+        self.0.change(|streams| {
+            removed = streams.remove(name).is_some();
+            removed
+        });
+        removed
+    }
+
+    /// The names of the streams, in order.
+    pub fn names(&self) -> Vec<String> {
+        self.0.look().keys().cloned().collect()
+    }
+
+    pub(crate) fn watched(&self) -> &Watched<BTreeMap<String, Arc<dyn Stream>>> {
+        &self.0
+    }
 }
 
-impl ConsumedStream {
-    pub(crate) fn new(stream: Arc<dyn Stream>) -> Self {
-        Self {
-            control: stream.dedicated(),
-            reading: stream,
-            retention_ms: AtomicU64::new(u64::MAX),
-            automatic_distribution: AtomicBool::new(false),
-        }
-    }
-
-    /// The name of the stream.
-    pub(crate) fn name(&self) -> String {
-        self.reading.to_string()
-    }
-
-    /// Remembers what the stream promises.
-    pub(crate) fn set_promises(&self, stream: &StreamDescription) {
-        let retention = u64::try_from(stream.retention.as_millis()).unwrap_or(u64::MAX);
-        self.retention_ms.store(retention, Ordering::Relaxed);
-        self.automatic_distribution.store(stream.automatic_distribution, Ordering::Relaxed);
-    }
-
-    /// Whether hash keys say nothing about shards.
-    pub(crate) fn automatic_distribution(&self) -> bool {
-        self.automatic_distribution.load(Ordering::Relaxed)
-    }
-
-    /// How long the stream keeps records.
-    pub(crate) fn retention(&self) -> Duration {
-        Duration::from_millis(self.retention_ms.load(Ordering::Relaxed))
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.names()).finish()
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use shardwell_consumer::{
     Batch, Checkpointer, InitialPosition, LaneContext, Outcome, ProcessError, ProcessResultExt, RecordFailure,
-    RecordProcessor, Start, Worker, WorkerBuilder, WorkerError, WorkerHandle, async_trait,
+    RecordProcessor, Start, Streams, Worker, WorkerBuilder, WorkerError, WorkerHandle, async_trait,
 };
 use shardwell_core::aggregation::{Aggregator, Limits};
 use shardwell_core::dead_letter::{ArchivedLetter, DeadLetterArchive, LetterQuery};
@@ -217,10 +217,15 @@ impl World {
 
     /// Puts `count` records over `keys` keys; their payloads are running numbers.
     pub fn put(&self, count: u64, keys: u64) {
+        self.put_into(&self.stream, count, keys);
+    }
+
+    /// As `put`, into another stream; numbers run over all streams.
+    pub fn put_into(&self, stream: &MemoryStream, count: u64, keys: u64) {
         let mut next = self.put.lock().expect("no test panics while it holds this");
         for _ in 0..count {
             let key = format!("key-{}", *next % keys);
-            self.stream.append(key.as_str(), next.to_string()).expect("the stream takes it");
+            stream.append(key.as_str(), next.to_string()).expect("the stream takes it");
             *next += 1;
         }
     }
@@ -246,22 +251,30 @@ impl World {
 
     /// A worker in a process of its own, from the oldest record on.
     pub fn builder(&self, name: &str, process: &SimEnv) -> WorkerBuilder {
-        let (log, script, env) = (self.log.clone(), self.script.clone(), Arc::new(process.clone()));
-        let make = {
-            let process = process.clone();
-            move |lane: &LaneContext| Recorder {
-                lane: lane.clone(),
-                log: log.clone(),
-                script: script.clone(),
-                process: process.clone(),
-            }
-        };
+        let worker = Worker::builder("test", self.stream.clone(), self.faulty_store(), self.recorders(process));
+        worker.worker_id(name).env(Arc::new(process.clone())).initial_position(InitialPosition::TrimHorizon)
+    }
+
+    /// As `builder`, for several streams.
+    pub fn builder_for(&self, streams: &Streams, name: &str, process: &SimEnv) -> WorkerBuilder {
+        let (store, recorders) = (self.faulty_store(), self.recorders(process));
+        let worker = Worker::builder_for_streams("test", streams.clone(), store, recorders);
+        worker.worker_id(name).env(Arc::new(process.clone())).initial_position(InitialPosition::TrimHorizon)
+    }
+
+    fn faulty_store(&self) -> FaultyLeaseStore {
         let faults = self.faults.clone();
-        let store = FaultyLeaseStore::new(Arc::new(self.store.clone()), move |method| faults(method));
-        Worker::builder("test", self.stream.clone(), store, make)
-            .worker_id(name)
-            .env(env)
-            .initial_position(InitialPosition::TrimHorizon)
+        FaultyLeaseStore::new(Arc::new(self.store.clone()), move |method| faults(method))
+    }
+
+    fn recorders(&self, process: &SimEnv) -> impl Fn(&LaneContext) -> Recorder + Send + Sync + 'static {
+        let (log, script, process) = (self.log.clone(), self.script.clone(), process.clone());
+        move |lane| Recorder { lane: lane.clone(), log: log.clone(), script: script.clone(), process: process.clone() }
+    }
+
+    /// Another stream beside the world's own. It need not exist yet.
+    pub fn another(&self, name: &str) -> MemoryStream {
+        MemoryStream::new(self.stream.kinesis().clone(), Arc::new(self.env.clone()), name)
     }
 
     pub fn start(&self, worker: WorkerBuilder) -> Running {

@@ -98,7 +98,9 @@ pub enum Command {
         /// [`Event::Finished`] store that again before anything else runs.
         alone: bool,
     },
-    /// Make dead letters durable, and answer with [`Event::Buried`].
+    /// Make dead letters durable, and answer with [`Event::Buried`]. Under [suspicion](super::Delivery::suspicion), store
+    /// [`resume`](super::Delivery::resume) after that before anything else runs: if the process dies of what comes next, nothing
+    /// else tells the next process that it came so far.
     Bury {
         /// The lane.
         lane: u32,

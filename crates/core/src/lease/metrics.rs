@@ -1,6 +1,6 @@
 //! What a worker tells its fleet about itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Timestamp, WorkerId};
 
@@ -23,6 +23,9 @@ pub struct WorkerMetrics {
     pub support_heartbeat: Timestamp,
     /// Which process wrote this, and that it is alive: an attribute of our own. `None` for a Java worker.
     pub heartbeat: Option<Heartbeat>,
+    /// The streams that the worker consumes, as leases name them: an attribute of our own. It is given leases of these alone.
+    /// `None` for a worker of a single stream and for a Java worker: they may be given any lease.
+    pub streams: Option<BTreeSet<String>>,
 }
 
 /// What tells one process's item from that of another one with the same id, and one write of it from the next.
@@ -46,6 +49,7 @@ impl WorkerMetrics {
             support_code: 1,
             support_heartbeat: now,
             heartbeat: None,
+            streams: None,
         }
     }
 

@@ -80,6 +80,16 @@ impl Lease {
         }
     }
 
+    /// The lease of a shard of one of several streams, given the stream as the KCL serializes it (see
+    /// [`StreamIdentifier`](crate::StreamIdentifier)); `None` for the table's only stream.
+    pub fn in_stream(stream: Option<&str>, shard: ShardId, checkpoint: Checkpoint) -> Self {
+        Self {
+            key: LeaseKey::in_stream(stream, &shard),
+            stream: stream.map(ToOwned::to_owned),
+            ..Self::new(shard, checkpoint)
+        }
+    }
+
     /// The worker that may renew and checkpoint now: the old owner during a handoff, else the owner (KCL's
     /// `actualOwner`).
     pub const fn actual_owner(&self) -> Option<&WorkerId> {

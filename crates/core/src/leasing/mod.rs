@@ -6,6 +6,7 @@ mod observe;
 mod parents;
 pub mod plan;
 mod sync;
+mod syncer;
 mod trust;
 
 pub use cleanup::removable;
@@ -16,4 +17,5 @@ pub use sync::{
     InitialPosition, awaits_parent_lease, child_leases, cover_every_hash_key, first_leases, leave_a_hole,
     missing_leases,
 };
+pub use syncer::syncs_for_leader;
 pub use trust::LeaseTiming;

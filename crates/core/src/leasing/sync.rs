@@ -68,31 +68,37 @@ pub fn cover_every_hash_key(ranges: impl IntoIterator<Item = HashKeyRange>) -> b
 
 /// Whether there are hash keys for which these leases of one stream name no shard to read: a lease is missing, or will come
 /// with the end of another shard. A lease without a range tells nothing, and then nothing is told.
-pub fn leave_a_hole(leases: &[Lease]) -> bool {
-    let ranges = leases.iter().filter(|lease| !lease.is_finished()).map(|lease| lease.hash_key_range);
+pub fn leave_a_hole<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> bool {
+    let ranges = leases.into_iter().filter(|lease| !lease.is_finished()).map(|lease| lease.hash_key_range);
     ranges.collect::<Option<Vec<_>>>().is_some_and(|ranges| !cover_every_hash_key(ranges))
 }
 
 /// The lease of a shard, from `checkpoint` on.
-fn lease_for(shard: &Shard, checkpoint: Checkpoint) -> Lease {
-    let mut lease = Lease::new(shard.id.clone(), checkpoint);
+fn lease_for(stream: Option<&str>, shard: &Shard, checkpoint: Checkpoint) -> Lease {
+    let mut lease = Lease::in_stream(stream, shard.id.clone(), checkpoint);
     lease.parents = shard.parents().cloned().collect();
     lease.hash_key_range = Some(shard.hash_key_range);
     lease
 }
 
-/// The leases of an empty table: one for every shard that was open at the initial position, as
-/// [`InitialPosition::shard_filter`] lists them.
-pub fn first_leases(open_there: &[Shard], position: InitialPosition) -> Vec<Lease> {
-    in_creation_order(open_there.iter().map(|shard| (shard, position.checkpoint())))
+/// The leases of a stream that has none: one for every shard that was open at the initial position, as
+/// [`InitialPosition::shard_filter`] lists them. `stream` is what its leases name: `None` where the table holds one stream only.
+pub fn first_leases(stream: Option<&str>, open_there: &[Shard], position: InitialPosition) -> Vec<Lease> {
+    in_creation_order(stream, open_there.iter().map(|shard| (shard, position.checkpoint())))
 }
 
-/// The leases that a table with leases lacks, given all shards that the stream knows.
+/// The leases that a stream with leases lacks, given all shards that it knows. `leases` are those of this stream, which name
+/// it as `stream` does.
 ///
 /// An open shard without a lease gets one, unless an ancestor of it has a lease or gets one here: then it waits for the
 /// end of that ancestor. At most one generation per line of descent is created. And every child of a finished shard gets
 /// one: whoever finished it normally created them first, but could not if the shard was trimmed before its end was read.
-pub fn missing_leases(all_shards: &[Shard], leases: &[Lease], position: InitialPosition) -> Vec<Lease> {
+pub fn missing_leases(
+    stream: Option<&str>,
+    all_shards: &[Shard],
+    leases: &[Lease],
+    position: InitialPosition,
+) -> Vec<Lease> {
     let mut walk = Walk {
         shards: all_shards.iter().map(|shard| (&shard.id, shard)).collect(),
         with_lease: leases.iter().map(|lease| &lease.shard).collect(),
@@ -113,15 +119,15 @@ pub fn missing_leases(all_shards: &[Shard], leases: &[Lease], position: InitialP
             walk.create.insert(&shard.id, Checkpoint::TrimHorizon);
         }
     }
-    in_creation_order(walk.create.iter().map(|(id, checkpoint)| (walk.shards[*id], *checkpoint)))
+    in_creation_order(stream, walk.create.iter().map(|(id, checkpoint)| (walk.shards[*id], *checkpoint)))
 }
 
 /// Ordered by where the shards begin, so that a crash in the middle leaves ancestors without descendants and never the
 /// other way round.
-fn in_creation_order<'a>(wanted: impl Iterator<Item = (&'a Shard, Checkpoint)>) -> Vec<Lease> {
+fn in_creation_order<'a>(stream: Option<&str>, wanted: impl Iterator<Item = (&'a Shard, Checkpoint)>) -> Vec<Lease> {
     let mut wanted: Vec<_> = wanted.collect();
     wanted.sort_by_key(|(shard, _)| (shard.starting_sequence_number, &shard.id));
-    wanted.into_iter().map(|(shard, checkpoint)| lease_for(shard, checkpoint)).collect()
+    wanted.into_iter().map(|(shard, checkpoint)| lease_for(stream, shard, checkpoint)).collect()
 }
 
 /// What the walk found out about a shard.
@@ -176,7 +182,8 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Whether any of these parents of a shard has no lease *yet*: the end of some ancestor of it will bring one.
+/// Whether any of these parents of a shard has no lease *yet*: the end of some ancestor of it will bring one. Shards and leases
+/// are those of one stream.
 ///
 /// The lease of a child may not be created before: a parent without a lease blocks nobody, so the child of a merge would be
 /// read before a parent whose own parent is still being read. Whoever creates that parent's lease, or finishes it, comes
@@ -202,12 +209,12 @@ pub fn awaits_parent_lease<'a>(
     false
 }
 
-/// The leases of the children that a shard named at its end: from their beginning, since all before it is done.
-pub fn child_leases(children: &[ChildShard]) -> Vec<Lease> {
+/// The leases of the children that a shard of `stream` named at its end: from their beginning, since all before it is done.
+pub fn child_leases(stream: Option<&str>, children: &[ChildShard]) -> Vec<Lease> {
     children
         .iter()
         .map(|child| {
-            let mut lease = Lease::new(child.id.clone(), Checkpoint::TrimHorizon);
+            let mut lease = Lease::in_stream(stream, child.id.clone(), Checkpoint::TrimHorizon);
             lease.parents = child.parents.iter().cloned().collect();
             lease.hash_key_range = Some(child.hash_key_range);
             lease
@@ -266,7 +273,7 @@ mod tests {
             (InitialPosition::TrimHorizon, vec![("0", Checkpoint::TrimHorizon), ("1", Checkpoint::TrimHorizon)]),
             (InitialPosition::AtTimestamp(time), vec![("0", Checkpoint::AtTimestamp), ("1", Checkpoint::AtTimestamp)]),
         ] {
-            assert_eq!(created(&missing_leases(&shards, &present, position)), expected, "{position:?}");
+            assert_eq!(created(&missing_leases(None, &shards, &present, position)), expected, "{position:?}");
         }
     }
 
@@ -274,7 +281,7 @@ mod tests {
     fn children_of_a_finished_shard_get_a_lease() {
         let mut present = leases(&[4, 5, 6, 7]);
         present[1].checkpoint = Checkpoint::ShardEnd;
-        let new = missing_leases(&documented_example(), &present, InitialPosition::Latest);
+        let new = missing_leases(None, &documented_example(), &present, InitialPosition::Latest);
         assert_eq!(created(&new), [("9", Checkpoint::TrimHorizon), ("10", Checkpoint::TrimHorizon)]);
     }
 
@@ -292,26 +299,47 @@ mod tests {
         let mut present = leases(&[0, 1]);
         present[0].checkpoint = Checkpoint::ShardEnd;
         assert!(awaits(&present), "1 will bring the lease of 2");
-        assert!(missing_leases(&shards, &present, InitialPosition::TrimHorizon).is_empty());
+        assert!(missing_leases(None, &shards, &present, InitialPosition::TrimHorizon).is_empty());
         assert!(!awaits(&leases(&[0, 2])), "2 has its lease");
         assert!(!awaits(&leases(&[0])), "no lease will ever lead to 2");
         present[1].checkpoint = Checkpoint::ShardEnd;
-        let new = missing_leases(&shards, &present, InitialPosition::TrimHorizon);
+        let new = missing_leases(None, &shards, &present, InitialPosition::TrimHorizon);
         assert_eq!(created(&new), [("2", Checkpoint::TrimHorizon), ("3", Checkpoint::TrimHorizon)], "4 comes after 2");
     }
 
     #[test]
     fn a_new_lease_knows_its_parents_and_range() {
-        let lease = &missing_leases(&documented_example(), &leases(&[4, 5, 7]), InitialPosition::Latest)[0];
+        let lease = &missing_leases(None, &documented_example(), &leases(&[4, 5, 7]), InitialPosition::Latest)[0];
         assert_eq!(lease.parents, ["0".into(), "1".into()].into());
         assert_eq!(lease.hash_key_range, Some(HashKeyRange::FULL));
+    }
+
+    #[test]
+    fn leases_of_one_of_several_streams_name_it() {
+        let stream = Some("1:flights:2");
+        let shards = documented_example();
+        let children = [ChildShard { id: "9".into(), parents: vec!["5".into()], hash_key_range: HashKeyRange::FULL }];
+        let present: Vec<Lease> =
+            [4, 5, 7].map(|id: u64| Lease::in_stream(stream, format!("{id}").into(), Checkpoint::TrimHorizon)).into();
+        for leases in [
+            first_leases(stream, &shards, InitialPosition::Latest),
+            missing_leases(stream, &shards, &present, InitialPosition::TrimHorizon),
+            child_leases(stream, &children),
+        ] {
+            assert!(!leases.is_empty());
+            for lease in leases {
+                assert_eq!(lease.stream.as_deref(), stream);
+                assert_eq!(lease.key.as_str(), format!("1:flights:2:{}", lease.shard));
+                assert_eq!(lease.key_of(&"5".into()).as_str(), "1:flights:2:5", "of a parent");
+            }
+        }
     }
 
     #[test]
     fn a_listing_with_a_cycle_ends() {
         let mut shards = vec![shard(0, &[1], true), shard(1, &[0], false)];
         shards[0].hash_key_range = HashKeyRange::FULL;
-        assert!(!missing_leases(&shards, &[], InitialPosition::TrimHorizon).is_empty());
+        assert!(!missing_leases(None, &shards, &[], InitialPosition::TrimHorizon).is_empty());
     }
 
     #[test]
@@ -366,7 +394,7 @@ mod tests {
                 .map(|(shard, _)| Lease::new(shard.id.clone(), Checkpoint::TrimHorizon))
                 .collect();
             for position in [InitialPosition::TrimHorizon, InitialPosition::Latest] {
-                let new = missing_leases(&shards, &present, position);
+                let new = missing_leases(None, &shards, &present, position);
                 for lease in &new {
                     prop_assert!(!present.iter().any(|other| other.key == lease.key), "created twice");
                 }
@@ -384,7 +412,7 @@ mod tests {
                 for open in shards.iter().filter(|shard| shard.is_open()) {
                     prop_assert!(reachable(&open.id), "{} has no lease in its line", open.id);
                 }
-                prop_assert!(missing_leases(&shards, &present, position).is_empty(), "a second sync does nothing");
+                prop_assert!(missing_leases(None, &shards, &present, position).is_empty(), "a second sync does nothing");
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The seam to a stream: describe it, list its shards, read one, write records.
 
 mod error;
+mod identifier;
 mod reader;
 mod writer;
 
@@ -12,6 +13,7 @@ use async_trait::async_trait;
 use crate::{SequenceNumber, Shard, ShardId, Timestamp};
 
 pub use error::{StreamError, StreamErrorKind};
+pub use identifier::StreamIdentifier;
 pub use reader::{Read, ReadLimits, ShardReader};
 pub use writer::{Placed, PutEntry, PutError, PutErrorKind, PutResult, StreamWriter};
 

@@ -110,7 +110,7 @@ impl Process {
         let wants =
             |shard: &World| shard.flights.values().any(|flight| matches!(flight, Flight::Call { alone: true, .. }));
         match flight {
-            Flight::Burial { .. } => self.shards[shard].buried(lane, BurialOutcome::Kept),
+            Flight::Burial { .. } => self.bury(shard, lane),
             Flight::Call { alone: false, .. } if self.shards.iter().any(wants) || self.alone.is_some() => {}
             Flight::Call { alone: true, .. } if !self.running.is_empty() || self.alone.is_some() => {}
             Flight::Call { alone, .. } => {
@@ -121,6 +121,18 @@ impl Process {
                     self.shards[shard].store();
                 }
             }
+        }
+    }
+
+    /// Under suspicion it is stored that something was buried before anything else is tried.
+    fn bury(&mut self, shard: usize, lane: u32) {
+        let world = &mut self.shards[shard];
+        world.may_deliver = world.machine.suspicion().is_none();
+        world.buried(lane, BurialOutcome::Kept);
+        if !world.may_deliver {
+            world.store();
+            world.may_deliver = true;
+            world.tick();
         }
     }
 

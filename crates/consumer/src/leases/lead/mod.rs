@@ -11,6 +11,7 @@ mod lock;
 mod moves;
 mod round;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use metrics::{counter, gauge};
@@ -42,8 +43,8 @@ struct Lead {
     standbys: Vec<WorkerId>,
     /// Before this, somebody else is given the chance to lead.
     stands_back_until: Monotonic,
-    /// Whether the leases left hash keys uncovered when it was last looked, which was acted on.
-    hole: bool,
+    /// The streams whose leases left hash keys uncovered when it was last looked, which was acted on.
+    holes: BTreeSet<String>,
 }
 
 /// Follows and leads for as long as the worker runs, and until all it had is handed over.
@@ -74,7 +75,7 @@ impl Lead {
             failures: 0,
             standbys: Vec::new(),
             stands_back_until: Monotonic::ZERO,
-            hole: false,
+            holes: BTreeSet::new(),
             shared,
         }
     }
@@ -127,7 +128,8 @@ impl Lead {
             self.tell(leads);
             if leads {
                 info!("this worker leads now");
-                (self.next_round, self.failures, self.hole) = (Monotonic::ZERO, 0, false);
+                (self.next_round, self.failures) = (Monotonic::ZERO, 0);
+                self.holes.clear();
                 shared.sync_now.notify_one();
             } else {
                 warn!("this worker does not lead any more");

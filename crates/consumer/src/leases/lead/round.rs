@@ -1,5 +1,7 @@
 //! One round of planning: look, plan, carry out.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::gauge;
@@ -10,7 +12,7 @@ use tracing::{info, warn};
 
 use super::{Lead, STANDBYS, moves};
 use crate::metrics::{SPILLOVER, WORKERS};
-use crate::worker::Shared;
+use crate::worker::{ConsumedStream, Shared};
 
 /// What a round looks at.
 pub(super) struct Seen {
@@ -68,15 +70,26 @@ impl Lead {
         }
     }
 
-    /// Hash keys that no lease covers are evidence of a missing lease. One that a sync did not mend will be mended by the end of
+    /// Hash keys of a stream that no lease covers are evidence of a missing lease. One that a sync did not mend will be mended by the end of
     /// a shard, or by one of the syncs that come anyway.
     fn mend_hole(&mut self, listing: &LeaseListing) {
-        let hole = listing.leases.is_empty() || leave_a_hole(&listing.leases);
-        if hole && !self.hole {
-            info!("some hash keys have no lease; comparing the stream's shards with the leases");
+        let has_hole = |stream: &Arc<ConsumedStream>| {
+            let of_it = || listing.leases.iter().filter(|lease| lease.stream.as_deref() == stream.identifier());
+            of_it().next().is_none() || leave_a_hole(of_it())
+        };
+        let holes: BTreeSet<String> = self
+            .shared
+            .streams
+            .consumed()
+            .iter()
+            .filter(|stream| has_hole(stream))
+            .map(|stream| stream.name())
+            .collect();
+        if !holes.is_subset(&self.holes) {
+            info!(?holes, "some hash keys have no lease; comparing the stream's shards with the leases");
             self.shared.sync_now.notify_one();
         }
-        self.hole = hole;
+        self.holes = holes;
     }
 }
 

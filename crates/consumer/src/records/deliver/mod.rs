@@ -122,7 +122,7 @@ impl Deliver {
                     return self.stop(stop).await;
                 }
                 Some(invoked) = self.invocations.next() => self.invoked(invoked),
-                Some((lane, outcome)) = self.burials.next() => Event::Buried { lane, outcome },
+                Some((lane, outcome)) = self.burials.next() => self.buried(lane, outcome),
                 () = ready(&mut self.first_of_all) => {
                     self.first_of_all = None;
                     Event::Tick
@@ -156,7 +156,7 @@ impl Deliver {
     fn begin(&mut self) {
         if !std::mem::replace(&mut self.has_begun, true) {
             lock(&self.delivery).begin();
-            self.first_of_all = Some(self.store(None));
+            self.store_first(None);
         }
     }
 
@@ -214,7 +214,7 @@ impl Deliver {
 
     fn invoke(&mut self, lane: u32, batch: Batch, attempt: u32, alone: bool) {
         if attempt > 1 {
-            counter!(RETRIES, &self.shared.labels(self.lease.shard())).increment(1);
+            counter!(RETRIES, &self.shared.labels(&self.lease)).increment(1);
         }
         let (shared, lease) = (self.shared.clone(), self.lease.clone());
         let processor = self.processors.get_mut(lane as usize).and_then(Option::take).unwrap_or_else(|| {
@@ -232,22 +232,35 @@ impl Deliver {
         let Invoked { lane, processor, verdict, alone } = invoked;
         self.processors[lane as usize] = Some(processor);
         if let Some(nothing_else_runs) = alone {
-            self.first_of_all = Some(self.store(Some(nothing_else_runs)));
+            self.store_first(Some(nothing_else_runs));
         }
         Event::Finished { lane, verdict }
     }
 
-    /// Stores what the delivery wants stored: that the term has begun, or that the batch which was processed alone is over,
-    /// and only then lets others run.
-    fn store(&self, nothing_else_runs: Option<OwnedSemaphorePermit>) -> BoxFuture<'static, ()> {
-        let (shared, lease) = (self.shared.clone(), self.lease.clone());
-        async move {
+    /// A burial is over. Under suspicion that is stored before anything else is tried: if the process dies of what comes next,
+    /// every process after it would come so far and no further.
+    fn buried(&mut self, lane: u32, outcome: BurialOutcome) -> Event {
+        if lock(&self.delivery).suspicion().is_some() {
+            self.store_first(None);
+        }
+        Event::Buried { lane, outcome }
+    }
+
+    /// Stores what the delivery wants stored, before anything else is tried: that the term has begun, or that a batch that was
+    /// processed alone, or a burial under suspicion, is over. What was to be stored before is waited for as well, and only then
+    /// may others run.
+    fn store_first(&mut self, nothing_else_runs: Option<OwnedSemaphorePermit>) {
+        let (shared, lease, before) = (self.shared.clone(), self.lease.clone(), self.first_of_all.take());
+        let store = async move {
+            if let Some(before) = before {
+                before.await;
+            }
             // If the lease is lost it may still say that this batch is running. That is one death too many for a record that
             // is condemned at its third only.
             let _ = leases::flush(&shared, &lease).await;
             drop(nothing_else_runs);
-        }
-        .boxed()
+        };
+        self.first_of_all = Some(store.boxed());
     }
 
     fn bury(&mut self, lane: u32, burial: Burial) {
@@ -258,15 +271,14 @@ impl Deliver {
 
     fn settled(&self, settled: &Settled) {
         self.room.release(settled.weight);
-        let labels = self.shared.labels(self.lease.shard());
+        let labels = self.shared.labels(&self.lease);
         if settled.done > 0 {
             counter!(RECORDS_DONE, &labels).increment(settled.done as u64);
         }
         if let Some(reason) = settled.reason {
             self.lease.activity().update(|activity| activity.dead += settled.dead as u64);
-            let [application, shard] = labels.clone();
-            counter!(RECORDS_DEAD, application.0 => application.1, shard.0 => shard.1, "reason" => reason.as_str())
-                .increment(settled.dead as u64);
+            let labels = self.shared.labels_and(&self.lease, "reason", reason.as_str());
+            counter!(RECORDS_DEAD, &labels).increment(settled.dead as u64);
         }
         if settled.discarded > 0 {
             counter!(DISCARDED, &labels).increment(settled.discarded as u64);
@@ -343,7 +355,7 @@ impl Deliver {
             let event = tokio::select! {
                 biased;
                 Some(invoked) = self.invocations.next() => self.invoked(invoked),
-                Some((lane, outcome)) = self.burials.next() => Event::Buried { lane, outcome },
+                Some((lane, outcome)) = self.burials.next() => self.buried(lane, outcome),
                 () = ready(&mut self.first_of_all) => {
                     self.first_of_all = None;
                     Event::Tick

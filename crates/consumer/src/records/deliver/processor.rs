@@ -127,15 +127,14 @@ impl Processor {
                 })
             })
             .await;
-        let labels = self.shared.labels(self.lease.shard());
-        histogram!(PROCESSOR_TIME, &labels).record(self.shared.env.now().since(started).as_secs_f64());
+        histogram!(PROCESSOR_TIME, &self.shared.labels(&self.lease))
+            .record(self.shared.env.now().since(started).as_secs_f64());
         let (verdict, result) = self.judge(records.records(), answer);
         if let Some(error) = error_line(&verdict) {
             warn!(%error, attempt, "the processor failed on a batch; it will be delivered again, or its records are dead");
             self.lease.activity().update(|activity| activity.last_error = Some(error));
         }
-        let [application, shard] = labels;
-        counter!(BATCHES, application.0 => application.1, shard.0 => shard.1, "result" => result).increment(1);
+        counter!(BATCHES, &self.shared.labels_and(&self.lease, "result", result)).increment(1);
         verdict
     }
 

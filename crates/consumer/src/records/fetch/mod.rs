@@ -222,18 +222,14 @@ impl Fetch {
 
     /// Counts and reports what was seen in the records.
     fn deaggregated(&self, out: UserRecords) -> Vec<Intake> {
-        let [application, shard] = self.labels();
         for (kind, count) in out.kinds {
-            let (application, shard) = (application.clone(), shard.clone());
-            counter!(RECORD_KINDS, application.0 => application.1, shard.0 => shard.1, "kind" => kind.as_str())
-                .increment(count);
+            let labels = self.shared.labels_and(&self.lease, "kind", kind.as_str());
+            counter!(RECORD_KINDS, &labels).increment(count);
         }
         let delivered = out.ranges.outside.saturating_sub(out.ranges.dropped);
         for (result, count) in [("delivered", delivered), ("dropped", out.ranges.dropped)] {
             if count > 0 {
-                let (application, shard) = (application.clone(), shard.clone());
-                counter!(OUT_OF_RANGE, application.0 => application.1, shard.0 => shard.1, "result" => result)
-                    .increment(count);
+                counter!(OUT_OF_RANGE, &self.shared.labels_and(&self.lease, "result", result)).increment(count);
             }
         }
         if let Some((record, error)) = out.malformed {
@@ -324,7 +320,11 @@ impl Fetch {
     /// Whether the stream still exists. `None`, after a pause, when that cannot be told.
     async fn stream_is_there(&self) -> Option<bool> {
         match self.lease.stream().reading.describe().await {
-            Ok(description) => Some(description.status != StreamStatus::Deleting),
+            Ok(description) => {
+                // There may be another one of its name already.
+                let is_ours = self.lease.stream().may_be(&description.identity);
+                Some(is_ours && description.status != StreamStatus::Deleting)
+            }
             Err(error) if error.kind() == StreamErrorKind::NotFound => Some(false),
             Err(error) => {
                 warn!(%error, "cannot tell whether the stream is gone; trying again");
@@ -358,12 +358,11 @@ impl Fetch {
     }
 
     fn count_read(&self, result: &'static str) {
-        let [application, shard] = self.labels();
-        counter!(READS, application.0 => application.1, shard.0 => shard.1, "result" => result).increment(1);
+        counter!(READS, &self.shared.labels_and(&self.lease, "result", result)).increment(1);
     }
 
-    fn labels(&self) -> [(&'static str, String); 2] {
-        self.shared.labels(self.lease.shard())
+    fn labels(&self) -> Vec<(&'static str, String)> {
+        self.shared.labels(&self.lease)
     }
 }
 

@@ -12,6 +12,8 @@ type Load = u64;
 pub(super) struct Loads {
     /// What each lease weighs.
     weights: Vec<Load>,
+    /// Of which stream each lease is.
+    streams: Vec<Option<String>>,
     /// The leases that nobody has, or that whoever has them is to hand over.
     homeless: Vec<usize>,
     workers: Vec<Worker>,
@@ -20,10 +22,19 @@ pub(super) struct Loads {
     max_leases: usize,
 }
 
+/// A lease that is to move from one worker to another.
+pub(super) struct BestMove {
+    from: usize,
+    lease: usize,
+    to: usize,
+}
+
 /// A worker while a plan is made.
 struct Worker {
     id: WorkerId,
     is_busy: bool,
+    /// What it consumes; `None` for all.
+    streams: Option<BTreeSet<String>>,
     load: Load,
     /// How many leases it has, or is about to have.
     leases: usize,
@@ -40,6 +51,7 @@ impl Loads {
         let index: BTreeMap<WorkerId, usize> = workers.iter().map(|w| w.id.clone()).zip(0..).collect();
         let mut loads = Self {
             weights: weights(leases, settings),
+            streams: leases.iter().map(|lease| lease.stream.clone()).collect(),
             homeless: Vec::new(),
             workers,
             by_load: BTreeSet::new(),
@@ -72,42 +84,71 @@ impl Loads {
         std::mem::take(&mut self.homeless)
     }
 
-    /// Gives a lease to the least loaded worker with room.
+    /// Gives a lease to the least loaded worker with room that consumes its stream: one that is not too busy, if there is one.
     pub(super) fn place(&mut self, lease: usize) -> Option<WorkerId> {
-        let to = self.receiver(|_| true)?;
+        let takers = || self.with_room().filter(|to| self.consumes(*to, lease));
+        let to = takers().find(|to| !self.workers[*to].is_busy).or_else(|| takers().next())?;
         self.give(to, lease);
         Some(self.workers[to].id.clone())
     }
 
-    /// The least loaded worker with room: one that is not too busy, if there is one.
-    fn receiver(&self, may: impl Fn(usize) -> bool) -> Option<usize> {
-        let has_room = |index: &usize| self.workers[*index].leases < self.max_leases && may(*index);
-        let with_room = || self.by_load.iter().map(|(_, index)| *index).filter(has_room);
-        with_room().find(|index| !self.workers[*index].is_busy).or_else(|| with_room().next())
+    /// The workers that may have one more lease, the least loaded first.
+    fn with_room(&self) -> impl Iterator<Item = usize> {
+        self.by_load.iter().map(|(_, index)| *index).filter(|index| self.workers[*index].leases < self.max_leases)
+    }
+
+    fn consumes(&self, worker: usize, lease: usize) -> bool {
+        let streams = self.workers[worker].streams.as_ref();
+        streams.is_none_or(|streams| self.streams[lease].as_ref().is_some_and(|stream| streams.contains(stream)))
     }
 
     /// Whether a load is further from the mean than a share of it.
-    pub(super) fn are_apart(&self, share: f64) -> bool {
+    fn are_apart(&self, share: f64) -> bool {
         let (Some((least, _)), Some((most, _))) = (self.by_load.first(), self.by_load.last()) else { return false };
         let mean = self.workers.iter().map(|worker| worker.load).sum::<Load>() as f64 / self.workers.len() as f64;
         *most as f64 > mean * (1.0 + share) || (*least as f64) < mean * (1.0 - share)
     }
 
     /// The next lease to move, and where to, if that makes a difference; it counts as moved.
-    ///
-    /// From the most loaded worker that has a lease light enough to make it and the least loaded one more alike. A worker
-    /// whose leases are all too heavy for that is passed over: it has one of them too many, and nobody could take it.
-    pub(super) fn next_move(&mut self) -> Option<(usize, WorkerId)> {
-        let to = self.receiver(|index| !self.workers[index].is_busy)?;
-        let least = self.workers[to].load;
-        let (from, lease) = self.by_load.iter().rev().find_map(|(load, from)| {
-            let gap = load.saturating_sub(least);
-            let lease = self.workers[*from].best(gap)?;
-            (*from != to).then_some((*from, lease))
-        })?;
+    pub(super) fn next_move(&mut self, share: f64) -> Option<(usize, WorkerId)> {
+        let BestMove { from, lease, to } = self.best_move(share)?;
         self.take_away(from, lease);
         self.give(to, lease);
         Some((lease, self.workers[to].id.clone()))
+    }
+
+    /// The best move, if loads are further apart than a share of them.
+    ///
+    /// To the least loaded worker that can be helped, for its streams may leave it with little to do.
+    pub(super) fn best_move(&self, share: f64) -> Option<BestMove> {
+        if !self.are_apart(share) {
+            return None;
+        }
+        // Who consumes the same as a less loaded worker that nothing can be moved to cannot be helped either.
+        let mut hopeless: Vec<&Option<BTreeSet<String>>> = Vec::new();
+        for to in self.with_room().filter(|to| !self.workers[*to].is_busy) {
+            let streams = &self.workers[to].streams;
+            if hopeless.contains(&streams) {
+                continue;
+            }
+            if let Some(found) = self.best_move_to(to, share) {
+                return Some(found);
+            }
+            hopeless.push(streams);
+        }
+        None
+    }
+
+    /// From the most loaded worker that has a lease light enough to make the two more alike. A worker whose leases are all too
+    /// heavy for that is passed over: it has one of them too many, and nobody could take it.
+    fn best_move_to(&self, to: usize, share: f64) -> Option<BestMove> {
+        let least = self.workers[to].load;
+        let is_worth_it = |gap: Load| gap as f64 > least as f64 * share;
+        let gaps = self.by_load.iter().rev().map(|(load, from)| (load.saturating_sub(least), *from));
+        gaps.take_while(|(gap, _)| is_worth_it(*gap)).find_map(|(gap, from)| {
+            let lease = self.workers[from].best(gap, |lease| self.consumes(to, lease))?;
+            (from != to).then_some(BestMove { from, lease, to })
+        })
     }
 
     fn give(&mut self, to: usize, lease: usize) {
@@ -134,7 +175,14 @@ impl Loads {
 
 impl Worker {
     fn new(planned: &PlannedWorker) -> Self {
-        Self { id: planned.id.clone(), is_busy: planned.is_busy, load: 0, leases: 0, movable: BTreeSet::new() }
+        Self {
+            id: planned.id.clone(),
+            is_busy: planned.is_busy,
+            streams: planned.streams.clone(),
+            load: 0,
+            leases: 0,
+            movable: BTreeSet::new(),
+        }
     }
 
     fn take(&mut self, lease: usize, weight: Load, may_move: bool) {
@@ -145,15 +193,15 @@ impl Worker {
         }
     }
 
-    /// The lease that brings this worker and one that has `gap` less closest together: the one nearest to half of the gap.
-    /// One that is as heavy as the gap only changes their places.
-    fn best(&self, gap: Load) -> Option<usize> {
+    /// The lease, of those that may go there, that brings this worker and one that has `gap` less closest together: the one
+    /// nearest to half of the gap. One that is as heavy as the gap only changes their places.
+    fn best(&self, gap: Load, may_go: impl Fn(usize) -> bool) -> Option<usize> {
         if gap < 2 {
             return None;
         }
         let half = gap / 2;
-        let lighter = self.movable.range(..=(half, usize::MAX)).next_back();
-        let heavier = self.movable.range((half + 1, 0)..(gap, 0)).next();
+        let lighter = self.movable.range(..=(half, usize::MAX)).rev().find(|(_, lease)| may_go(*lease));
+        let heavier = self.movable.range((half + 1, 0)..(gap, 0)).find(|(_, lease)| may_go(*lease));
         match (lighter, heavier) {
             (Some((light, lease)), Some((heavy, _))) if half - light <= heavy - half => Some(*lease),
             (_, Some((_, lease))) | (Some((_, lease)), None) => Some(*lease),

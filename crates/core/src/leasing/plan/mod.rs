@@ -8,11 +8,14 @@
 //! 2. Nothing more while a worker stops: it hands over what it has by itself. Otherwise,
 //!    if the loads are more than a tenth apart from their mean, leases move from the most to the least loaded worker, each
 //!    the one that brings the two closest together, until loads are close or no move makes a difference.
+//!
+//! A lease goes to workers alone that consume its stream. Where workers consume different streams their loads may have to stay
+//! apart; what could still move then moves for a difference between two workers that is worth it, and not for noise.
 
 mod fleet;
 mod snapshot;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{LeaseKey, WorkerId};
 
@@ -55,6 +58,8 @@ impl Default for PlanSettings {
 pub struct PlannedLease {
     /// The lease.
     pub key: LeaseKey,
+    /// The stream of its shard; `None` where there is only one.
+    pub stream: Option<String>,
     /// Its throughput in KiB per second; `None` where it is not known, and counts as the mean of the others.
     pub throughput_kbps: Option<f64>,
     /// Who has it.
@@ -86,6 +91,8 @@ pub struct PlannedWorker {
     pub is_busy: bool,
     /// Whether it is to hand over what it has: it gets nothing, and what it has goes where there is room.
     pub is_draining: bool,
+    /// The streams whose leases it may have; `None` for any.
+    pub streams: Option<BTreeSet<String>>,
 }
 
 /// A change to carry out.
@@ -123,7 +130,7 @@ pub enum MoveKind {
 pub struct Plan {
     /// The changes, ordered by lease.
     pub moves: Vec<Move>,
-    /// How many leases nobody has room for (the KCL's `LeaseSpillover`).
+    /// How many leases nobody has room for (the KCL's `LeaseSpillover`), or nobody consumes the stream of.
     pub spillover: usize,
 }
 
@@ -147,11 +154,9 @@ pub fn plan(leases: &[PlannedLease], workers: &[PlannedWorker], settings: &PlanS
         }
     }
     let is_in_flux = leases.iter().any(|lease| lease.held == Held::ByLeaving);
-    if !is_in_flux && loads.are_apart(settings.tolerance) {
+    if !is_in_flux && loads.best_move(settings.tolerance).is_some() {
         // Once leases move, loads are brought closer than they have to be, so that a little change does not move them again.
-        while loads.are_apart(settings.tolerance / 2.0)
-            && let Some((lease, to)) = loads.next_move()
-        {
+        while let Some((lease, to)) = loads.next_move(settings.tolerance / 2.0) {
             // A lease that moves twice goes where it ends, from where it was.
             match (&leases[lease].held, targets.get_mut(&leases[lease].key)) {
                 (_, Some((target, _))) => *target = to,

@@ -44,6 +44,7 @@ impl Fleet<'_> {
         let wanted = self.leases.iter().filter(|lease| !lease.is_finished() && !unfinished.block(lease));
         let leases = wanted.map(|lease| PlannedLease {
             key: lease.key.clone(),
+            stream: lease.stream.clone(),
             throughput_kbps: observations.throughput_kbps(lease),
             held: held(lease, observations, patience, now),
         });
@@ -61,6 +62,7 @@ impl Fleet<'_> {
             id: metrics.worker.clone(),
             is_busy: is_busy(metrics),
             is_draining: self.draining.contains(&metrics.worker),
+            streams: metrics.streams.clone(),
         }
     }
 
@@ -79,7 +81,8 @@ impl Fleet<'_> {
                 (Some(owner), _) => Held::By(owner.clone()),
                 (None, _) => return None,
             };
-            Some(PlannedLease { key: lease.key.clone(), throughput_kbps: lease.throughput_kbps, held })
+            let (key, stream) = (lease.key.clone(), lease.stream.clone());
+            Some(PlannedLease { key, stream, throughput_kbps: lease.throughput_kbps, held })
         });
         let leases: Vec<PlannedLease> = leases.collect();
         let others = self.workers.iter().filter(|metrics| metrics.worker != *leaving);
@@ -221,6 +224,26 @@ mod tests {
         let fleet = Fleet { leases: &leases, workers: &workers, draining: &BTreeSet::new() };
         let takers = |seconds| fleet.snapshot(&observations, &PATIENCE, at(seconds)).1.len();
         assert_eq!((takers(10), takers(11)), (2, 1), "its item is fresh, its lease has expired");
+    }
+
+    #[test]
+    fn a_worker_that_leaves_gives_each_lease_to_one_who_consumes_its_stream() {
+        let owned = |n: usize, stream: &str| {
+            let mut lease = Lease::in_stream(Some(stream), format!("s{n}").into(), Checkpoint::TrimHorizon);
+            lease.owner = Some("leaving".into());
+            lease
+        };
+        let leases: Vec<Lease> =
+            (0..4).flat_map(|n| ["1:a:1", "1:b:1", "1:c:1"].map(|stream| owned(n, stream))).collect();
+        let mut workers = items(&["leaving", "x", "y"]);
+        workers[1].streams = Some(["1:a:1".to_owned()].into());
+        workers[2].streams = Some(["1:b:1".to_owned()].into());
+        let fleet = Fleet { leases: &leases, workers: &workers, draining: &BTreeSet::new() };
+        let successors = fleet.successors(&"leaving".into(), &PlanSettings::default());
+        assert_eq!(successors.len(), 8, "nobody consumes c: {successors:?}");
+        for (lease, to) in successors {
+            assert_eq!(to.as_str(), if lease.as_str().starts_with("1:a") { "x" } else { "y" });
+        }
     }
 
     #[test]

@@ -8,13 +8,17 @@ fn worker(number: usize) -> WorkerId {
     format!("worker-{number:03}").into()
 }
 
+fn planned(number: usize) -> PlannedWorker {
+    PlannedWorker { id: worker(number), is_busy: false, is_draining: false, streams: None }
+}
+
 fn workers(numbers: impl IntoIterator<Item = usize>) -> Vec<PlannedWorker> {
-    numbers.into_iter().map(|number| PlannedWorker { id: worker(number), is_busy: false, is_draining: false }).collect()
+    numbers.into_iter().map(planned).collect()
 }
 
 fn lease(number: usize, kbps: f64, held: Held) -> PlannedLease {
     let key = format!("shardId-{number:012}").as_str().into();
-    PlannedLease { key, throughput_kbps: Some(kbps), held }
+    PlannedLease { key, stream: None, throughput_kbps: Some(kbps), held }
 }
 
 /// The leases after a plan was carried out.
@@ -154,6 +158,97 @@ fn a_worker_that_is_drained_hands_over_all_it_has_and_gets_nothing() {
     assert_eq!(plan(&after, &fleet, &PlanSettings::default()), Plan::default());
     let full = PlanSettings { max_leases_for_worker: 3, ..PlanSettings::default() };
     assert_eq!(plan(&leases, &fleet, &full), Plan::default(), "there is no room elsewhere");
+}
+
+fn consuming(number: usize, streams: &[&str]) -> PlannedWorker {
+    PlannedWorker { streams: Some(streams.iter().map(|stream| (*stream).to_owned()).collect()), ..planned(number) }
+}
+
+fn of_stream(stream: &str, lease: PlannedLease) -> PlannedLease {
+    PlannedLease { key: format!("{stream}:{}", lease.key).into(), stream: Some(stream.to_owned()), ..lease }
+}
+
+#[test]
+fn a_lease_of_a_stream_that_nobody_consumes_waits() {
+    let leases: Vec<_> =
+        ["a", "b", "c"].iter().flat_map(|s| (0..4).map(|n| of_stream(s, lease(n, 1.0, Held::Free)))).collect();
+    let fleet = [consuming(0, &["a"]), consuming(1, &["a", "b"])];
+    let plan = plan(&leases, &fleet, &PlanSettings::default());
+    assert_eq!((plan.moves.len(), plan.spillover), (8, 4));
+    let to_first =
+        |stream: &str| plan.moves.iter().filter(|c| c.to == worker(0) && c.key.as_str().starts_with(stream)).count();
+    assert_eq!((to_first("a"), to_first("b")), (4, 0), "all of a: the other one has all of b");
+    assert_eq!(super::plan(&leases, &[planned(0)], &PlanSettings::default()).moves.len(), 12, "one that consumes any");
+    assert_eq!(
+        super::plan(&[lease(0, 1.0, Held::Free)], &fleet, &PlanSettings::default()).spillover,
+        1,
+        "of no stream"
+    );
+}
+
+#[test]
+fn a_worker_with_little_to_do_does_not_keep_others_from_being_evened_out() {
+    let held = |stream, n, owner| of_stream(stream, lease(n, 100.0, Held::By(worker(owner))));
+    let mut leases: Vec<_> = (0..8).map(|n| held("b", n, 1)).collect();
+    leases.push(held("a", 0, 0));
+    let fleet = [consuming(0, &["a"]), consuming(1, &["a", "b"]), consuming(2, &["a", "b"])];
+    let moves = plan(&leases, &fleet, &PlanSettings::default()).moves;
+    assert_eq!(moves.len(), 4);
+    assert!(moves.iter().all(|change| change.to == worker(2)));
+}
+
+#[test]
+fn noise_moves_nothing_between_workers_whose_streams_keep_loads_apart() {
+    let mut leases = vec![of_stream("a", lease(0, 16.0, Held::By(worker(0))))];
+    leases.extend((0..40).map(|n| of_stream("b", lease(n, 16.0 + (n % 2) as f64, Held::By(worker(1 + n % 2))))));
+    let fleet = [consuming(0, &["a"]), consuming(1, &["b"]), consuming(2, &["b"])];
+    assert_eq!(plan(&leases, &fleet, &PlanSettings::default()), Plan::default());
+}
+
+const STREAMS: [&str; 3] = ["a", "b", "c"];
+
+prop_compose! {
+    /// Fleets of which each worker consumes some of three streams.
+    fn specialists()(
+        sets in prop::collection::vec(prop::sample::subsequence(STREAMS.to_vec(), 1..=3), 1..7),
+        leases in prop::collection::vec((0u8..4, 0usize..12, 0usize..3, 0.0..500.0), 0..60),
+    ) -> (Vec<PlannedWorker>, Vec<PlannedLease>) {
+        let workers: Vec<_> = sets.iter().enumerate().map(|(n, set)| consuming(n, set)).collect();
+        let planned = leases.iter().enumerate().map(|(n, (kind, owner, stream, kbps))| {
+            let takers: Vec<_> = (0..sets.len()).filter(|w| sets[*w].contains(&STREAMS[*stream])).collect();
+            let held = match (kind, takers.get(owner % takers.len().max(1))) {
+                (0, _) | (_, None) => Held::Free,
+                (1, Some(owner)) => Held::HandedTo(worker(*owner)),
+                (_, Some(owner)) => Held::By(worker(*owner)),
+            };
+            of_stream(STREAMS[*stream], lease(n, *kbps, held))
+        });
+        let leases = planned.collect();
+        (workers, leases)
+    }
+}
+
+proptest! {
+    #[test]
+    fn leases_go_to_those_alone_who_consume_their_stream_and_come_to_rest((workers, leases) in specialists()) {
+        let settings = PlanSettings::default();
+        let consumed = |stream: &Option<String>| {
+            workers.iter().filter(|w| w.streams.as_ref().is_some_and(|s| s.contains(stream.as_ref().expect("one")))).count()
+        };
+        let first = plan(&leases, &workers, &settings);
+        let nobody = leases.iter().filter(|lease| consumed(&lease.stream) == 0).count();
+        prop_assert_eq!(first.spillover, nobody);
+        for change in &first.moves {
+            let lease = leases.iter().find(|lease| lease.key == change.key).expect("it is there");
+            let to = workers.iter().find(|worker| worker.id == change.to).expect("it is there");
+            let streams = to.streams.as_ref().expect("it consumes some");
+            prop_assert!(streams.contains(lease.stream.as_ref().expect("it is of one")));
+        }
+        let after = carried_out(&leases, &first);
+        let second = plan(&after, &workers, &settings);
+        let after = carried_out(&after, &second);
+        prop_assert_eq!(plan(&after, &workers, &settings).moves, Vec::new());
+    }
 }
 
 prop_compose! {

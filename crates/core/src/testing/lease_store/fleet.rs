@@ -1,5 +1,6 @@
 //! What is not a lease: worker metrics, the leader lock, the fleet's settings, stream identities.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,7 +52,9 @@ async fn worker_metrics_round_trip<S: LeaseStore + ?Sized>(store: &S) {
     full.support_heartbeat = NOON.minus(Duration::from_secs(5));
     full.support_code = 7;
     full.heartbeat = Some(Heartbeat { incarnation: u64::MAX, beat: 3 });
-    let plain = WorkerMetrics::new(worker("a"), NOON);
+    full.streams = Some(["1:trains:2".to_owned(), "1:a, \"quoted\" one:2".to_owned()].into());
+    let mut plain = WorkerMetrics::new(worker("a"), NOON);
+    plain.streams = Some(BTreeSet::new());
     for metrics in [&full, &plain] {
         store.put_worker_metrics(metrics).await.expect("written");
     }
