@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use shardwell_core::delivery::ResumeState;
-use shardwell_core::{Assignment, Checkpoint, Conditional, Eviction, Lease, LeaseStore, ShardFilter, ShardId};
+use shardwell_core::{Assignment, Checkpoint, Conditional, Eviction, Lease, LeaseStore, Shard, ShardFilter};
 
 use super::kind::Kind;
 use super::processes::Fleet;
 use super::scenario::LONG_PAUSE;
-use super::world::{Trap, Victim};
+use super::seams::SimStream;
+use super::world::{SimulatedStream, Trap, Victim};
 
 /// What goes on beside the others, and will be over: when, and what is to be done then.
 pub(crate) type Later = (Duration, Then);
@@ -22,6 +23,7 @@ pub(crate) enum Then {
     Stop(usize),
     Resume(usize),
     Undrain(usize),
+    ConsumeAgain(usize),
     Foreign { tries: u32 },
     ForeignCheckpoint(usize),
 }
@@ -46,6 +48,7 @@ impl Fleet {
             Kind::StopTogether => Some(self.stop_together()),
             Kind::RollingDeploy => Some(self.roll()),
             Kind::Drain => self.drain(),
+            Kind::StreamLeft => self.leave_stream(),
             Kind::DuplicateId => self.any_live().map(|process| {
                 let id = self.world.state().processes[process].id.clone();
                 self.start(id, true);
@@ -90,6 +93,7 @@ impl Fleet {
             Then::Stop(process) => self.stop(process),
             Then::Resume(process) => self.world.state().processes[process].handle.resume(),
             Then::Undrain(process) => self.set_draining(process, false),
+            Then::ConsumeAgain(process) => self.consume_again(process),
             Then::Foreign { tries } => return self.foreign_worker(tries).unwrap_or_default(),
             Then::ForeignCheckpoint(lease) => self.foreign_checkpoint(lease),
         }
@@ -186,6 +190,33 @@ impl Fleet {
         let _ = table.swap_fleet_settings(Some(&seen), &settings).now_or_never();
     }
 
+    fn leave_stream(&self) -> Option<Vec<Later>> {
+        let stream = self.any_stream().clone();
+        let process = self.any_live()?;
+        let mut state = self.world.state();
+        let now = state.now;
+        let streams = state.processes[process].streams.clone()?;
+        if state.processes[process].without.is_some() {
+            return None;
+        }
+        state.log_of(process, format_args!("ceases to consume {}", stream.memory));
+        state.change();
+        streams.remove(stream.memory.name());
+        state.processes[process].without = Some((stream, now));
+        drop(state);
+        Some(vec![(Duration::from_secs(self.between(20, 80)), Then::ConsumeAgain(process))])
+    }
+
+    fn consume_again(&self, process: usize) {
+        let mut state = self.world.state();
+        let Some((stream, _)) = state.processes[process].without.take() else { return };
+        state.log_of(process, format_args!("consumes {} again", stream.memory));
+        state.change();
+        if let Some(streams) = &state.processes[process].streams {
+            streams.add(SimStream { world: self.world.clone(), process, stream: stream.memory });
+        }
+    }
+
     fn bad_weather(&self, kind: Kind) -> Vec<Later> {
         let process = self.any_live();
         let mut state = self.world.state();
@@ -249,7 +280,7 @@ impl Fleet {
         let mut state = self.world.state();
         state.disturb();
         let count = state.random.usize(1..6);
-        let next = state.foreign_processes(&lease.shard, position, count);
+        let next = state.foreign_processes(&lease.key, position, count);
         let checkpoint = next.map_or(lease.checkpoint, Checkpoint::At);
         drop(state);
         self.world.table.edit(&lease.key, |row| {
@@ -267,8 +298,11 @@ impl Fleet {
 
     fn lose_lease(&self) -> Option<Vec<Later>> {
         // It is read again from its beginning. Nobody could tell that a shard which has ended was not finished.
-        let open: Vec<ShardId> = self.open_shards().into_iter().map(|shard| shard.id).collect();
-        let (_, lease) = self.any_lease(|lease| lease.parents.is_empty() && open.contains(&lease.shard))?;
+        let is_open = |lease: &Lease| {
+            let mut streams = self.world.streams.iter().filter(|stream| stream.has(&lease.key));
+            streams.any(|stream| open_shards(stream).iter().any(|shard| shard.id == lease.shard))
+        };
+        let (_, lease) = self.any_lease(|lease| lease.parents.is_empty() && is_open(lease))?;
         let _ = self.world.table.delete_lease(&lease.key).now_or_never();
         let mut state = self.world.state();
         state.log(format_args!("{} is deleted", lease.key));
@@ -285,44 +319,53 @@ impl Fleet {
         lost.is_none_or(|key| self.world.lease(&key).is_some())
     }
 
-    fn open_shards(&self) -> Vec<shardwell_core::Shard> {
-        self.world.stream.shards(&ShardFilter::AtLatest).unwrap_or_default()
+    fn any_stream(&self) -> &SimulatedStream {
+        let streams = &self.world.streams;
+        &streams[if streams.len() > 1 { self.world.state().random.usize(..streams.len()) } else { 0 }]
     }
 
     fn split(&self) -> Option<Vec<Later>> {
-        let shards = self.open_shards();
-        if shards.len() >= MAX_SHARDS || !self.may_reshard() {
+        let stream = self.any_stream();
+        let shards = open_shards(stream);
+        if shards.len() >= MAX_SHARDS / self.world.streams.len() || !self.may_reshard() {
             return None;
         }
         let shard = &shards[self.between(0, shards.len() as u64 - 1) as usize];
         let range = shard.hash_key_range;
         let middle = range.start() + (range.end() - range.start()) / 2;
         self.world.state().change();
-        self.world.stream.split(&shard.id, middle + 1).ok().map(|()| Vec::new())
+        stream.memory.split(&shard.id, middle + 1).ok().map(|()| Vec::new())
     }
 
     fn merge(&self) -> Option<Vec<Later>> {
-        let mut shards = self.open_shards();
+        let stream = self.any_stream();
+        let mut shards = open_shards(stream);
         if shards.len() < 3 || !self.may_reshard() {
             return None;
         }
         shards.sort_by_key(|shard| shard.hash_key_range.start());
         let first = self.between(0, shards.len() as u64 - 2) as usize;
         self.world.state().change();
-        self.world.stream.merge(&shards[first].id, &shards[first + 1].id).ok().map(|()| Vec::new())
+        stream.memory.merge(&shards[first].id, &shards[first + 1].id).ok().map(|()| Vec::new())
     }
 
     fn update_shard_count(&self) -> Option<Vec<Later>> {
-        let open = self.open_shards().len() as u64;
-        let target = self.between(open.div_ceil(2), (open * 2).min(MAX_SHARDS as u64));
+        let stream = self.any_stream();
+        let open = open_shards(stream).len() as u64;
+        let most = (MAX_SHARDS / self.world.streams.len()) as u64;
+        let target = self.between(open.div_ceil(2), (open * 2).min(most));
         self.world.state().change();
         (target != open && self.may_reshard())
-            .then(|| self.world.stream.update_shard_count(target as u32).ok().map(|()| Vec::new()))?
+            .then(|| stream.memory.update_shard_count(target as u32).ok().map(|()| Vec::new()))?
     }
+}
+
+fn open_shards(stream: &SimulatedStream) -> Vec<Shard> {
+    stream.memory.shards(&ShardFilter::AtLatest).unwrap_or_default()
 }
 
 /// For how many seconds something worse is waited for.
 const FOREIGN_TRIES: u32 = 30;
 
-/// How many open shards there are at most.
+/// How many open shards all streams have together, at most.
 const MAX_SHARDS: usize = 32;

@@ -23,6 +23,8 @@ named! {
         RollingDeploy,
         /// An operator drains a worker.
         Drain,
+        /// A worker ceases to consume one of several streams, and begins again.
+        StreamLeft,
         /// A second process comes with the id of one that is there.
         DuplicateId,
         /// A worker that is not ours takes a lease, processes a little, checkpoints as it does, and lets go.

@@ -82,7 +82,7 @@ fn forged(world: &World, row: &Lease) -> Option<CheckpointState> {
     }
     let mut resume = ResumeState::decode(&state)?;
     let position = belongs_to.position()?;
-    let coming: Vec<StoredPosition> = world.state().truth.positions_behind(&row.shard, position);
+    let coming: Vec<StoredPosition> = world.state().truth.positions_behind(&row.key, position);
     resume.first = Some(coming.first()?.clone());
     if let Some(finished) = &mut resume.finished {
         finished.last.1 = coming.get(usize::try_from(finished.last.0).ok()?)?.clone();
@@ -131,7 +131,7 @@ pub(crate) async fn renew(world: &Arc<World>, process: ProcessId, worker: &Worke
     if let Some(write) = &mut renewal.checkpoint {
         match world.lie {
             Some(Lie::CheckpointBeforeDone) => {
-                if let Some(position) = world.state().truth.newest_in(&before.shard) {
+                if let Some(position) = world.state().truth.newest_in(&before.key) {
                     write.checkpoint = write.checkpoint.max(shardwell_core::Checkpoint::At(position));
                 }
             }

@@ -135,7 +135,10 @@ async fn troubles(fleet: &mut Fleet) {
     }
     // What was to be over later is over now.
     for (_, then) in later {
-        if matches!(then, Then::Thaw(_) | Then::Resume(_) | Then::Undrain(_) | Then::ForeignCheckpoint(_)) {
+        if matches!(
+            then,
+            Then::Thaw(_) | Then::Resume(_) | Then::Undrain(_) | Then::ConsumeAgain(_) | Then::ForeignCheckpoint(_)
+        ) {
             fleet.then(then);
         }
     }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardwell_consumer::{DeliveryPolicy, InitialPosition, LaneContext, Worker, WorkerError};
-use shardwell_core::{EnvExt, Place, Task, UserRecord, WorkerId};
+use shardwell_consumer::{DeliveryPolicy, InitialPosition, LaneContext, Streams, Worker, WorkerError};
+use shardwell_core::{EnvExt, Place, Stream, Task, UserRecord, WorkerId};
 
 use super::kind::Kind;
 use super::lies::Lie;
 use super::seams::{SimProcessor, SimSink, SimStore, SimStream};
 use super::weather::ProcessId;
-use super::world::{Life, Process, START, World};
+use super::world::{Life, Process, START, SimulatedStream, World};
 use crate::SimEnv;
 
 /// All processes of a run.
@@ -38,13 +38,16 @@ impl Fleet {
     pub(crate) fn start(&mut self, id: WorkerId, duplicate: bool) -> ProcessId {
         let process = self.runs.len();
         let env = self.environment();
-        let worker = self.worker(process, &id, &env);
+        let streams = self.streams(process);
+        let worker = self.worker(process, &id, &env, streams.clone());
         let handle = worker.handle();
         let mut state = self.world.state();
         state.log(format_args!("p{process} starts as {id}"));
         state.change();
         let (life, drained, stopping) = (Life::Running, false, false);
-        state.processes.push(Process { id, env, handle, state: life, drained, stopping, duplicate });
+        let without = None;
+        let life = Process { id, env, handle, streams, without, state: life, drained, stopping, duplicate };
+        state.processes.push(life);
         drop(state);
         self.runs.push(Some(self.world.env.spawn(Place::Pipeline, worker.run())));
         process
@@ -60,9 +63,18 @@ impl Fleet {
         SimEnv::with_clock_rate(seed, wall, rate)
     }
 
-    fn worker(&self, process: ProcessId, id: &WorkerId, env: &SimEnv) -> Worker {
+    fn stream(&self, process: ProcessId, stream: &SimulatedStream) -> SimStream {
+        SimStream { world: self.world.clone(), process, stream: stream.memory.clone() }
+    }
+
+    /// A set for a worker, where there are several.
+    fn streams(&self, process: ProcessId) -> Option<Streams> {
+        let shared = |stream| Arc::new(self.stream(process, stream)) as Arc<dyn Stream>;
+        (self.world.streams.len() > 1).then(|| Streams::new(self.world.streams.iter().map(shared)))
+    }
+
+    fn worker(&self, process: ProcessId, id: &WorkerId, env: &SimEnv, streams: Option<Streams>) -> Worker {
         let (world, scenario) = (self.world.clone(), self.world.state().scenario.clone());
-        let stream = SimStream { world: world.clone(), process };
         let store = SimStore { world: world.clone(), process };
         let make = {
             let (world, env) = (world.clone(), env.clone());
@@ -84,7 +96,11 @@ impl Fleet {
             Some(Lie::ForgottenDeadline) => Duration::from_secs(24 * 60 * 60),
             _ => scenario.handoff_deadline,
         };
-        let mut builder = Worker::builder("sim", stream, store, make)
+        let builder = match streams {
+            Some(streams) => Worker::builder_for_streams("sim", streams, store, make),
+            None => Worker::builder("sim", self.stream(process, &world.streams[0]), store, make),
+        };
+        let mut builder = builder
             .worker_id(id.clone())
             .env(Arc::new(env.clone()))
             .initial_position(InitialPosition::TrimHorizon)

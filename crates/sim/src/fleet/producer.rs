@@ -1,15 +1,14 @@
-//! Records are put into the stream.
+//! Records are put into the streams.
 
 use std::sync::Arc;
 
-use futures_util::FutureExt;
 use shardwell_core::aggregation::{Aggregator, Limits};
-use shardwell_core::{Env, EnvExt, ExtendedSequenceNumber, Placed, ShardFilter, ShardId, Stream};
+use shardwell_core::{Env, EnvExt, ExtendedSequenceNumber, LeaseKey, Placed, ShardFilter};
 
 use super::kind::Kind;
 use super::processes::UNWANTED;
 use super::truth::{Nature, Poison};
-use super::world::{State, World};
+use super::world::{SimulatedStream, State, World};
 
 /// Puts all records of a run, spread over its troubled time.
 pub(crate) async fn produce(world: Arc<World>) {
@@ -36,6 +35,8 @@ fn put_some(world: &World, most: usize) -> usize {
     let aggregated = count > 1 && state.random.bool();
     let first = state.truth.records.len();
     let natures: Vec<Nature> = (0..count).map(|_| nature(&mut state)).collect();
+    let streams = world.streams.len();
+    let stream = &world.streams[if streams > 1 { state.random.usize(..streams) } else { 0 }];
     drop(state);
     let name = format!("key-{key}");
     let payload = |index: usize| {
@@ -53,37 +54,37 @@ fn put_some(world: &World, most: usize) -> usize {
         }
         let Some(record) = aggregator.finish() else { unreachable!("it holds two") };
         // Under the key itself, so that it lands where its user records belong.
-        let placed = append(world, &name, record.data.to_vec());
+        let placed = append(stream, &name, record.data.to_vec());
         for (sub, nature) in (0..).zip(&natures) {
-            note(world, key, &placed, sub, *nature);
+            note(world, stream, key, &placed, sub, *nature);
         }
     } else {
         for (index, nature) in natures.iter().enumerate() {
-            let placed = append(world, &name, payload(index));
-            note(world, key, &placed, 0, *nature);
+            let placed = append(stream, &name, payload(index));
+            note(world, stream, key, &placed, 0, *nature);
         }
     }
     count
 }
 
-fn append(world: &World, key: &str, data: Vec<u8>) -> Placed {
-    world.stream.append(key, data).unwrap_or_else(|error| unreachable!("the stream takes it: {error}"))
+fn append(stream: &SimulatedStream, key: &str, data: Vec<u8>) -> Placed {
+    stream.memory.append(key, data).unwrap_or_else(|error| unreachable!("the stream takes it: {error}"))
 }
 
-fn note(world: &World, key: u32, placed: &Placed, sub: u64, nature: Nature) {
+fn note(world: &World, stream: &SimulatedStream, key: u32, placed: &Placed, sub: u64, nature: Nature) {
     let position = ExtendedSequenceNumber::new(placed.sequence_number, sub);
     let arrival = world.env.timestamp();
-    let parents = || parents(world, &placed.shard);
+    let parents = || parents(stream, placed);
     let mut state = world.state();
-    let shard = state.truth.shard(&placed.shard, parents);
+    let shard = state.truth.shard(&stream.key(&placed.shard), parents);
     state.truth.put(shard, key, position, arrival, nature);
     state.tally.records += 1;
 }
 
-fn parents(world: &World, shard: &ShardId) -> Vec<ShardId> {
-    let shards = world.stream.list_shards(ShardFilter::All).now_or_never().and_then(Result::ok).unwrap_or_default();
-    let found = shards.iter().find(|listed| listed.id == *shard);
-    found.map(|shard| shard.parents().cloned().collect()).unwrap_or_default()
+fn parents(stream: &SimulatedStream, placed: &Placed) -> Vec<LeaseKey> {
+    let shards = stream.memory.shards(&ShardFilter::All).unwrap_or_default();
+    let found = shards.iter().find(|listed| listed.id == placed.shard);
+    found.map(|shard| shard.parents().map(|parent| stream.key(parent)).collect()).unwrap_or_default()
 }
 
 fn nature(state: &mut State) -> Nature {

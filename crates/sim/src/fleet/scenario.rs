@@ -11,6 +11,8 @@ use super::kind::Kind;
 pub(crate) struct Scenario {
     pub(crate) seed: u64,
     pub(crate) workers: usize,
+    pub(crate) streams: usize,
+    /// How many shards the streams have together, about.
     pub(crate) shards: u32,
     pub(crate) keys: u32,
     pub(crate) records: usize,
@@ -38,11 +40,13 @@ impl Scenario {
         let mut random = Rng::with_seed(seed);
         let troubled = Duration::from_secs(random.u64(90..660));
         let max_retries = (random.f64() < 0.8).then(|| random.u32(1..4));
-        let acts = acts(&mut random, troubled, max_retries.is_some());
+        let streams = if random.f64() < 0.4 { 2 } else { 1 };
+        let acts = acts(&mut random, troubled, max_retries.is_some(), streams > 1);
         let has = |kind| acts.iter().any(|(_, drawn)| *drawn == kind);
         Self {
             seed,
             workers: random.usize(2..=6),
+            streams,
             shards: random.u32(4..=20),
             keys: random.u32(10..80),
             records: random.usize(1000..2200),
@@ -63,9 +67,10 @@ impl Scenario {
 /// The longest pause makes iterators expire, after five minutes (Kinesis API).
 pub(crate) const LONG_PAUSE: Duration = Duration::from_secs(310);
 
-fn acts(random: &mut Rng, troubled: Duration, has_sink: bool) -> Vec<(Duration, Kind)> {
+fn acts(random: &mut Rng, troubled: Duration, has_sink: bool, has_streams: bool) -> Vec<(Duration, Kind)> {
     let possible = |kind: &Kind| match kind {
         Kind::PoisonRecords | Kind::FailingSink => has_sink,
+        Kind::StreamLeft => has_streams,
         // In what follows it must be over.
         Kind::ExpiredIterators => troubled > LONG_PAUSE + Duration::from_secs(60),
         _ => true,
@@ -80,6 +85,9 @@ fn acts(random: &mut Rng, troubled: Duration, has_sink: bool) -> Vec<(Duration, 
         .collect();
     if possible(&Kind::ExpiredIterators) && random.f64() < 0.15 {
         acts.push((Duration::from_secs(random.u64(1..50)), Kind::ExpiredIterators));
+    }
+    if has_streams && random.f64() < 0.3 {
+        acts.push((troubled.mul_f64(random.f64()), Kind::StreamLeft));
     }
     for (at, kind) in &mut acts {
         match kind {

@@ -1,9 +1,9 @@
-//! What was put into the stream, and what has become of it.
+//! What was put into the streams, and what has become of it.
 
 use std::collections::BTreeMap;
 
 use shardwell_core::delivery::StoredPosition;
-use shardwell_core::{ExtendedSequenceNumber, Monotonic, ShardId, Timestamp};
+use shardwell_core::{ExtendedSequenceNumber, LeaseKey, Monotonic, Timestamp};
 
 use super::checks::TermId;
 
@@ -62,8 +62,9 @@ impl Put {
 /// A shard, and what lies in it.
 #[derive(Clone, Debug)]
 pub(crate) struct ShardTruth {
-    pub(crate) id: ShardId,
-    parents: Vec<ShardId>,
+    /// That of its lease: ids of shards are the same in every stream.
+    pub(crate) key: LeaseKey,
+    parents: Vec<LeaseKey>,
     /// The records of it, in order.
     pub(crate) records: Vec<usize>,
     /// How many records of it are not settled.
@@ -85,26 +86,26 @@ struct KeyTruth {
 pub(crate) struct Truth {
     pub(crate) records: Vec<Put>,
     shards: Vec<ShardTruth>,
-    by_id: BTreeMap<ShardId, usize>,
+    by_key: BTreeMap<LeaseKey, usize>,
     waiting: usize,
 }
 
 impl Truth {
     /// Takes note of a shard, unless it is known.
-    pub(crate) fn shard(&mut self, id: &ShardId, parents: impl FnOnce() -> Vec<ShardId>) -> usize {
-        if let Some(index) = self.by_id.get(id) {
+    pub(crate) fn shard(&mut self, key: &LeaseKey, parents: impl FnOnce() -> Vec<LeaseKey>) -> usize {
+        if let Some(index) = self.by_key.get(key) {
             return *index;
         }
         let index = self.shards.len();
         self.shards.push(ShardTruth {
-            id: id.clone(),
+            key: key.clone(),
             parents: parents(),
             records: Vec::new(),
             waiting: 0,
             settled_up_to: 0,
             keys: BTreeMap::new(),
         });
-        self.by_id.insert(id.clone(), index);
+        self.by_key.insert(key.clone(), index);
         index
     }
 
@@ -132,8 +133,8 @@ impl Truth {
         self.records.push(put);
     }
 
-    pub(crate) fn shard_of(&self, id: &ShardId) -> Option<&ShardTruth> {
-        self.by_id.get(id).map(|index| &self.shards[*index])
+    pub(crate) fn shard_of(&self, key: &LeaseKey) -> Option<&ShardTruth> {
+        self.by_key.get(key).map(|index| &self.shards[*index])
     }
 
     pub(crate) fn shard_at(&self, index: usize) -> &ShardTruth {
@@ -171,33 +172,33 @@ impl Truth {
     }
 
     /// The newest record of a shard.
-    pub(crate) fn newest_in(&self, shard: &ShardId) -> Option<ExtendedSequenceNumber> {
+    pub(crate) fn newest_in(&self, shard: &LeaseKey) -> Option<ExtendedSequenceNumber> {
         Some(self.records[*self.shard_of(shard)?.records.last()?].position)
     }
 
     /// The records of a shard behind a position.
-    pub(crate) fn behind(&self, shard: &ShardId, position: ExtendedSequenceNumber) -> impl Iterator<Item = usize> {
+    pub(crate) fn behind(&self, shard: &LeaseKey, position: ExtendedSequenceNumber) -> impl Iterator<Item = usize> {
         let records = self.shard_of(shard).map(|shard| shard.records.as_slice()).unwrap_or_default();
         records.iter().copied().filter(move |number| self.records[*number].position > position)
     }
 
     /// The positions of the records of a shard behind a position.
-    pub(crate) fn positions_behind(&self, shard: &ShardId, position: ExtendedSequenceNumber) -> Vec<StoredPosition> {
+    pub(crate) fn positions_behind(&self, shard: &LeaseKey, position: ExtendedSequenceNumber) -> Vec<StoredPosition> {
         self.behind(shard, position).map(|number| self.records[number].position.into()).collect()
     }
 
     /// The first parent of a shard in which something is not settled.
-    pub(crate) fn unsettled_parent(&self, shard: usize) -> Option<&ShardId> {
-        self.shards[shard].parents.iter().find(|id| self.shard_of(id).is_some_and(|parent| parent.waiting > 0))
+    pub(crate) fn unsettled_parent(&self, shard: usize) -> Option<&LeaseKey> {
+        self.shards[shard].parents.iter().find(|key| self.shard_of(key).is_some_and(|parent| parent.waiting > 0))
     }
 
     /// The first record of a shard at or below `position` that is not settled.
     pub(crate) fn unsettled_up_to(
         &mut self,
-        shard: &ShardId,
+        shard: &LeaseKey,
         position: Option<ExtendedSequenceNumber>,
     ) -> Option<usize> {
-        let truth = &mut self.shards[*self.by_id.get(shard)?];
+        let truth = &mut self.shards[*self.by_key.get(shard)?];
         while let Some(number) = truth.records.get(truth.settled_up_to) {
             let record = &self.records[*number];
             if position.is_some_and(|position| record.position > position) {

@@ -1,13 +1,16 @@
-//! What all share: the stream, the table, what is known of them, and what is checked.
+//! What all share: the streams, the table, what is known of them, and what is checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use futures_util::FutureExt;
-use shardwell_consumer::WorkerHandle;
+use shardwell_consumer::{Streams, WorkerHandle};
+use shardwell_core::memory::kinesis::{Kinesis, SharedKinesis, StreamSettings};
 use shardwell_core::memory::{MemoryDeadLetters, MemoryLeaseStore, MemoryStream};
-use shardwell_core::{Env, Lease, LeaseKey, LeaseListing, LeaseStore, Monotonic, Timestamp, WorkerId, WorkerMetrics};
+use shardwell_core::{
+    Env, Lease, LeaseKey, LeaseListing, LeaseStore, Monotonic, ShardId, Stream, Timestamp, WorkerId, WorkerMetrics,
+};
 
 use super::checks::{BatchId, LeaseChecks, TermId, Times, Violation, Write};
 use super::lies::Lie;
@@ -24,7 +27,7 @@ pub(crate) const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 /// One run's world. Its own clock is the one that counts; workers have theirs.
 pub(crate) struct World {
     pub(crate) env: SimEnv,
-    pub(crate) stream: MemoryStream,
+    pub(crate) streams: Vec<SimulatedStream>,
     pub(crate) table: MemoryLeaseStore,
     pub(crate) letters: MemoryDeadLetters,
     pub(crate) lie: Option<Lie>,
@@ -35,6 +38,7 @@ pub(crate) struct World {
 pub(crate) struct State {
     pub(crate) now: Monotonic,
     pub(crate) scenario: Arc<Scenario>,
+    streams: Vec<SimulatedStream>,
     pub(crate) truth: Truth,
     pub(crate) leases: LeaseChecks,
     pub(crate) times: Times,
@@ -80,11 +84,54 @@ pub(crate) enum Victim {
     Leader,
 }
 
+/// A stream of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct SimulatedStream {
+    pub(crate) memory: MemoryStream,
+    /// What its leases name it by; `None` where it is the only one.
+    identifier: Option<String>,
+}
+
+impl SimulatedStream {
+    /// The streams of a scenario, which share its shards.
+    fn create(env: &SimEnv, scenario: &Scenario) -> Vec<Self> {
+        let kinesis = SharedKinesis::new(Kinesis::new("local"));
+        let env: Arc<dyn Env> = Arc::new(env.clone());
+        let names = ["flights", "trains"].into_iter().take(scenario.streams);
+        let streams = names.map(|name| {
+            let memory = MemoryStream::new(kinesis.clone(), env.clone(), name);
+            if let Err(error) = memory.create_with(StreamSettings::new(scenario.shards / scenario.streams as u32)) {
+                unreachable!("the stream is allowed: {error}");
+            }
+            let described = memory.describe().now_or_never().and_then(Result::ok).filter(|_| scenario.streams > 1);
+            let identifier = described.and_then(|described| described.identity.identifier()).map(|id| id.to_string());
+            Self { memory, identifier }
+        });
+        streams.collect()
+    }
+
+    /// The key of the lease of a shard.
+    pub(crate) fn key(&self, shard: &ShardId) -> LeaseKey {
+        LeaseKey::in_stream(self.identifier.as_deref(), shard)
+    }
+
+    /// Whether a lease is of this stream.
+    pub(crate) fn has(&self, lease: &LeaseKey) -> bool {
+        let prefix =
+            |identifier: &String| lease.as_str().strip_prefix(identifier).is_some_and(|shard| shard.starts_with(':'));
+        self.identifier.as_ref().is_none_or(prefix)
+    }
+}
+
 /// A worker's process, as the world sees it.
 pub(crate) struct Process {
     pub(crate) id: WorkerId,
     pub(crate) env: SimEnv,
     pub(crate) handle: WorkerHandle,
+    /// Its streams, where there are several.
+    pub(crate) streams: Option<Streams>,
+    /// The one that it does not consume just now, and since when.
+    pub(crate) without: Option<(SimulatedStream, Monotonic)>,
     pub(crate) state: Life,
     /// Whether an operator drains it.
     pub(crate) drained: bool,
@@ -117,6 +164,11 @@ impl Process {
         self.is_live() && !self.drained
     }
 
+    /// Whether it consumes the stream of a lease.
+    pub(crate) fn consumes(&self, lease: &LeaseKey) -> bool {
+        self.without.as_ref().is_none_or(|(stream, _)| !stream.has(lease))
+    }
+
     pub(crate) fn leads(&self) -> bool {
         self.handle.leads()
     }
@@ -124,9 +176,9 @@ impl Process {
 
 impl World {
     pub(crate) fn new(scenario: Scenario, env: SimEnv, keep_log: bool, lie: Option<Lie>) -> Arc<Self> {
-        let stream = MemoryStream::create(Arc::new(env.clone()), "flights", scenario.shards);
-        let stream = stream.unwrap_or_else(|error| unreachable!("the stream is allowed: {error}"));
+        let streams = SimulatedStream::create(&env, &scenario);
         let state = State {
+            streams: streams.clone(),
             now: env.now(),
             random: fastrand::Rng::with_seed(scenario.seed ^ 0x9e37_79b9_7f4a_7c15),
             scenario: Arc::new(scenario),
@@ -146,7 +198,7 @@ impl World {
             violation: None,
         };
         Arc::new(Self {
-            stream,
+            streams,
             env,
             table: MemoryLeaseStore::new(),
             letters: MemoryDeadLetters::new(),
@@ -234,6 +286,12 @@ impl State {
     /// A process by its number and id: two processes may have the same id.
     pub(crate) fn name(&self, process: ProcessId) -> String {
         self.processes.get(process).map_or_else(|| format!("p{process}"), |p| format!("p{process}({})", p.id))
+    }
+
+    /// The key of the lease of a shard.
+    pub(crate) fn key(&self, stream: &str, shard: &ShardId) -> LeaseKey {
+        let found = self.streams.iter().find(|known| known.memory.name() == stream);
+        found.unwrap_or_else(|| unreachable!("there is no stream {stream}")).key(shard)
     }
 
     /// Whether a worker of this id runs and takes what it is given.

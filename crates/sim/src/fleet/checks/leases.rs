@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use shardwell_core::{Checkpoint, ExtendedSequenceNumber, Lease, LeaseKey, Monotonic, ShardId};
+use shardwell_core::{Checkpoint, ExtendedSequenceNumber, Lease, LeaseKey, Monotonic};
 
-use super::records::short;
+use super::records::Short;
 use crate::fleet::tally::Invariant;
 use crate::fleet::weather::ProcessId;
 use crate::fleet::world::{Life, State};
@@ -223,9 +223,9 @@ impl State {
         self.tally.exercise(Invariant::P2);
         self.tally.exercise(Invariant::P1);
         let unsettled = match after.checkpoint {
-            Checkpoint::ShardEnd => self.truth.unsettled_up_to(&after.shard, None),
+            Checkpoint::ShardEnd => self.truth.unsettled_up_to(&after.key, None),
             checkpoint => match checkpoint.position() {
-                Some(position) => self.truth.unsettled_up_to(&after.shard, Some(position)),
+                Some(position) => self.truth.unsettled_up_to(&after.key, Some(position)),
                 None => None,
             },
         };
@@ -244,7 +244,7 @@ impl State {
     /// Somebody who is not one of us is done with the next records of a shard. Gives the position of the last.
     pub(crate) fn foreign_processes(
         &mut self,
-        shard: &ShardId,
+        shard: &LeaseKey,
         position: ExtendedSequenceNumber,
         count: usize,
     ) -> Option<ExtendedSequenceNumber> {
@@ -267,5 +267,6 @@ impl State {
 pub(crate) fn show(lease: &Lease) -> String {
     let owner = |id: &Option<shardwell_core::WorkerId>| id.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
     let handoff = lease.checkpoint_owner.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
-    format!("s{} {}{handoff} #{} at {}", short(&lease.shard), owner(&lease.owner), lease.counter, lease.checkpoint)
+    let (shard, counter, checkpoint) = (Short(&lease.key), lease.counter, lease.checkpoint);
+    format!("{shard} {}{handoff} #{counter} at {checkpoint}", owner(&lease.owner))
 }

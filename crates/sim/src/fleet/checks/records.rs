@@ -1,7 +1,9 @@
 //! Which records reach a processor, and when: L3, L5, P3 to P11, P13, P14.
 
+use std::fmt;
+
 use shardwell_core::dead_letter::{DeadLetter, DeadReason};
-use shardwell_core::{LeaseKey, Monotonic, ShardId, Timestamp};
+use shardwell_core::{LeaseKey, Monotonic, Timestamp};
 
 use super::TermId;
 use crate::fleet::tally::Invariant;
@@ -12,7 +14,7 @@ use crate::fleet::world::State;
 #[derive(Clone, Debug)]
 pub(crate) struct Handled {
     pub(crate) process: ProcessId,
-    pub(crate) shard: ShardId,
+    pub(crate) shard: LeaseKey,
     pub(crate) lane: u32,
     pub(crate) batch: u64,
     pub(crate) attempt: u32,
@@ -22,7 +24,7 @@ pub(crate) struct Handled {
 }
 
 /// A batch of a process.
-pub(crate) type BatchId = (ProcessId, ShardId, u32);
+pub(crate) type BatchId = (ProcessId, LeaseKey, u32);
 
 impl State {
     /// A processor begins to handle a batch.
@@ -30,23 +32,24 @@ impl State {
         self.log_of(
             handled.process,
             format_args!(
-                "processes s{} lane {} {:?}, attempt {}",
-                short(&handled.shard),
+                "processes {} lane {} {:?}, attempt {}",
+                Short(&handled.shard),
                 handled.lane,
                 handled.records,
                 handled.attempt
             ),
         );
         self.check_batch(handled);
+        self.check_stream(handled);
         let lane: BatchId = (handled.process, handled.shard.clone(), handled.lane);
         self.tally.exercise(Invariant::P4);
         if !self.running.insert(lane) {
             self.violated(Invariant::P4, format!("two calls at a time: {handled:?}"));
         }
-        let term = self.leases.term_of(&LeaseKey::from(&handled.shard), handled.process);
+        let term = self.leases.term_of(&handled.shard, handled.process);
         match term {
             Some(term) => self.check_attempt(handled, term),
-            None if self.has_handed_over(&LeaseKey::from(&handled.shard), handled.process) => {
+            None if self.has_handed_over(&handled.shard, handled.process) => {
                 self.tally.exercise(Invariant::L5);
                 self.violated(Invariant::L5, format!("the lease is handed over: {handled:?}"));
             }
@@ -61,6 +64,15 @@ impl State {
     /// Whatever became of it.
     pub(crate) fn ends(&mut self, handled: &Handled) {
         self.running.remove(&(handled.process, handled.shard.clone(), handled.lane));
+    }
+
+    /// Whoever ceases to consume a stream is done with it by the deadline.
+    fn check_stream(&mut self, handled: &Handled) {
+        let Some((stream, since)) = &self.processes[handled.process].without else { return };
+        let time = self.now.since(*since);
+        if stream.has(&handled.shard) && self.has_been_quiet() && time > 2 * self.scenario.handoff_deadline {
+            self.fail(None, format!("for {time:?} this stream has not been consumed: {handled:?}"));
+        }
     }
 
     fn check_batch(&mut self, handled: &Handled) {
@@ -89,7 +101,7 @@ impl State {
 
     fn check_record(&mut self, number: usize, handled: &Handled, term: Option<TermId>) {
         let record = self.truth.records[number].clone();
-        if self.truth.shard_at(record.shard).id != handled.shard {
+        if self.truth.shard_at(record.shard).key != handled.shard {
             self.violated(Invariant::L8, format!("record {number} was put into another shard: {handled:?}"));
         }
         if self.scenario.filter {
@@ -153,7 +165,7 @@ impl State {
     pub(crate) fn writes_letters(&mut self, process: ProcessId, letters: &[DeadLetter]) {
         for letter in letters {
             self.tally.exercise(Invariant::P14);
-            let key = LeaseKey::from(&letter.shard);
+            let key = self.key(&letter.stream, &letter.shard);
             // An operator who deletes a lease does not ask its owner, who hears of it when it renews.
             let is_cut_off = self.leases.lease(&key).had_foreign_checkpoint;
             if self.leases.holder(&key).is_some_and(|holder| holder != process) && !is_cut_off {
@@ -171,7 +183,7 @@ impl State {
             let record = self.truth.records[number].clone();
             self.check_innocence(number, letter);
             self.tally.exercise(Invariant::P5);
-            let term = self.leases.term_of(&LeaseKey::from(&letter.shard), process);
+            let term = self.leases.term_of(&self.key(&letter.stream, &letter.shard), process);
             if let (Some((Some(done_in), _)), Some(term)) = (record.done, term)
                 && done_in == term
             {
@@ -202,8 +214,16 @@ pub(crate) fn number_of(data: &[u8]) -> Option<usize> {
     std::str::from_utf8(data.get(1..)?).ok()?.parse().ok()
 }
 
-/// The number of a shard.
-pub(super) fn short(shard: &ShardId) -> &str {
-    let number = shard.as_str().trim_start_matches("shardId-").trim_start_matches('0');
-    if number.is_empty() { "0" } else { number }
+/// A shard by its stream, where there are several, and its number.
+pub(super) struct Short<'a>(pub(super) &'a LeaseKey);
+
+impl fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (stream, shard) = self.0.as_str().rsplit_once(':').unwrap_or(("", self.0.as_str()));
+        if let Some(name) = stream.split(':').nth(1) {
+            write!(f, "{name}-")?;
+        }
+        let number = shard.trim_start_matches("shardId-").trim_start_matches('0');
+        write!(f, "s{}", if number.is_empty() { "0" } else { number })
+    }
 }

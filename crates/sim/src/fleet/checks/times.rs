@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use shardwell_core::leasing::Unfinished;
-use shardwell_core::{LeaderLock, Lease, LeaseKey, Monotonic, ShardId, WorkerId};
+use shardwell_core::{LeaderLock, Lease, LeaseKey, Monotonic, WorkerId};
 
 use super::leases::{Write, show};
 use crate::fleet::tally::Invariant;
@@ -102,6 +102,11 @@ impl State {
         self.times.changed = self.now;
     }
 
+    /// Whether nothing has been wrong for long.
+    pub(super) fn has_been_quiet(&self) -> bool {
+        self.was_quiet(self.times.disturbed)
+    }
+
     /// Whether nothing was wrong for long enough to be at rest before `since`.
     fn was_quiet(&self, disturbed: Monotonic) -> bool {
         self.now.since(disturbed) > RECOVERY
@@ -163,10 +168,9 @@ impl State {
     }
 
     /// A process begins to work on a shard.
-    pub(crate) fn serves(&mut self, process: ProcessId, shard: &ShardId) {
-        let key = LeaseKey::from(shard);
+    pub(crate) fn serves(&mut self, process: ProcessId, key: &LeaseKey) {
         self.log_of(process, format_args!("serves {key}"));
-        if let Some(Service::Nobody(gap)) = self.times.services.get(&key) {
+        if let Some(Service::Nobody(gap)) = self.times.services.get(key) {
             let took = self.now.since(gap.since);
             let bound = match gap.why {
                 Why::HandedOver if self.was_quiet(self.times.disturbed) => Some(DISCOVERY),
@@ -183,7 +187,7 @@ impl State {
                 }
             }
         }
-        self.times.services.insert(key, Service::By(process));
+        self.times.services.insert(key.clone(), Service::By(process));
     }
 
     /// Nobody of ours works on a shard.
@@ -260,14 +264,14 @@ impl State {
     }
 
     fn check_gaps(&mut self, wanted: &[&Lease]) {
-        let has_room = self.processes.iter().any(Process::takes_leases);
         let mut late = Vec::new();
         let now = self.now;
         for lease in wanted {
             let gap = Gap { since: now, why: Why::Other };
             let service = self.times.services.entry(lease.key.clone()).or_insert(Service::Nobody(gap));
             let Service::Nobody(gap) = service else { continue };
-            if !has_room {
+            let may_be_served = |process: &Process| process.takes_leases() && process.consumes(&lease.key);
+            if !self.processes.iter().any(may_be_served) {
                 gap.since = now;
             }
             let since = gap.since.max(self.times.disturbed);
@@ -310,8 +314,11 @@ impl State {
         }
     }
 
-    /// L7.
+    /// L7, while every worker consumes every stream.
     fn check_balance(&mut self, wanted: &[&Lease]) {
+        if self.processes.iter().any(|process| process.takes_leases() && process.without.is_some()) {
+            return;
+        }
         let takers = self.processes.iter().filter(|process| process.takes_leases());
         let mut counts: BTreeMap<&WorkerId, usize> = takers.map(|process| (&process.id, 0)).collect();
         if counts.is_empty() {

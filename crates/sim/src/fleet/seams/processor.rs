@@ -47,7 +47,9 @@ enum Severity {
 impl RecordProcessor for SimProcessor {
     async fn initialize(&mut self, _: &Start) -> Result<Option<Checkpoint>, ProcessError> {
         if self.lane.lane == 0 {
-            self.world.state().serves(self.process, &self.lane.shard);
+            let mut state = self.world.state();
+            let key = state.key(&self.lane.stream, &self.lane.shard);
+            state.serves(self.process, &key);
         }
         Ok(None)
     }
@@ -83,7 +85,7 @@ impl SimProcessor {
     fn handled(&self, batch: &Batch) -> Handled {
         Handled {
             process: self.process,
-            shard: self.lane.shard.clone(),
+            shard: self.world.state().key(&self.lane.stream, &self.lane.shard),
             lane: self.lane.lane,
             batch: batch.id(),
             attempt: batch.attempt(),

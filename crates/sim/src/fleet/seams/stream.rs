@@ -1,10 +1,11 @@
-//! A process's way to the stream.
+//! A process's way to a stream.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use shardwell_core::memory::MemoryStream;
 use shardwell_core::{
     EnvExt, Read, ReadLimits, Shard, ShardFilter, ShardId, ShardReader, StartPosition, Stream, StreamDescription,
     StreamError, StreamErrorKind,
@@ -15,11 +16,13 @@ use crate::fleet::lies::Lie;
 use crate::fleet::weather::ProcessId;
 use crate::fleet::world::World;
 
-/// The stream as one process sees it.
+/// A stream as one process sees it.
 #[derive(Clone)]
 pub(crate) struct SimStream {
     pub(crate) world: Arc<World>,
     pub(crate) process: ProcessId,
+    /// Which of the world's.
+    pub(crate) stream: MemoryStream,
 }
 
 impl SimStream {
@@ -46,7 +49,7 @@ impl fmt::Debug for SimStream {
 
 impl fmt::Display for SimStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.world.stream, f)
+        fmt::Display::fmt(&self.stream, f)
     }
 }
 
@@ -54,18 +57,18 @@ impl fmt::Display for SimStream {
 impl Stream for SimStream {
     async fn describe(&self) -> Result<StreamDescription, StreamError> {
         self.fail()?;
-        Stream::describe(&self.world.stream).await
+        Stream::describe(&self.stream).await
     }
 
     async fn list_shards(&self, filter: ShardFilter) -> Result<Vec<Shard>, StreamError> {
         self.fail()?;
         self.world.env.sleep(Duration::from_millis(20)).await;
-        self.world.stream.list_shards(filter).await
+        self.stream.list_shards(filter).await
     }
 
     async fn open(&self, shard: &ShardId, position: StartPosition) -> Result<Box<dyn ShardReader>, StreamError> {
         self.fail()?;
-        let inner = self.world.stream.open(shard, position).await?;
+        let inner = self.stream.open(shard, position).await?;
         Ok(Box::new(SimReader { stream: self.clone(), inner, reads: 0 }))
     }
 
