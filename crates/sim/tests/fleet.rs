@@ -66,7 +66,7 @@ fn expected(lie: Lie) -> &'static [Invariant] {
         Lie::CheckpointBeforeDone | Lie::LettersNotWritten => &[P2],
         Lie::CheckpointBackwards => &[L2],
         Lie::ChildBeforeParent | Lie::OneParentOnly => &[L3, L5, L7],
-        Lie::ExpiryOnFirstSight | Lie::Restless => &[L6],
+        Lie::ExpiryOnFirstSight | Lie::Restless | Lie::StreamsUntold => &[L6],
         Lie::NoExpiry | Lie::ForgottenDeadline | Lie::StopsWithoutLeaving | Lie::NoLastLook => &[L4],
         Lie::HandoffWithoutDrain => &[L5],
         Lie::HandoffUnheard => &[L4, L5, L7],

@@ -1,4 +1,7 @@
 //! Registering: the worker's item in the table, which puts it into the plan, and its sign of life while it has no leases.
+//!
+//! One that has leases shows by their renewals that it lives, and writes its item all the same once in a lease duration: if it
+//! was taken for dead, that is how soon it is in the plan again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +16,7 @@ use super::liveness::living;
 use crate::watch::Watcher;
 use crate::worker::{Entry, Phase, Shared, WorkerError};
 
-/// How often a worker reports its load (the KCL's). One that has leases shows by its renewals that it lives.
+/// How often a worker reports its load (the KCL's).
 const REPORT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How many measurements a report holds (the KCL's).
@@ -26,6 +29,8 @@ pub(crate) struct Registration {
     /// Whether it is known to have been written: this process has the worker's id.
     is_ours: bool,
     next_report: Monotonic,
+    /// When it is to be written although it has leases and nothing is new.
+    next_repetition: Monotonic,
     cpu: CpuMeter,
     /// Sees when the worker's streams change.
     streams: Watcher<BTreeMap<String, Entry>>,
@@ -58,10 +63,9 @@ pub(crate) async fn run(shared: Arc<Shared>, mut registration: Registration) {
             () = registration.streams.changed() => {}
             () = shared.env.sleep_until(next) => {}
         }
-        let is_due = shared.env.now() >= registration.next_report;
-        if is_due || !registration.is_told(&shared) || shared.held.is_empty() {
+        if registration.is_due(&shared) {
             let told = registration.told.clone();
-            if is_due {
+            if shared.env.now() >= registration.next_report {
                 registration.report(&shared);
             }
             match registration.write(&shared).await {
@@ -143,10 +147,17 @@ impl Registration {
             item,
             is_ours: false,
             next_report: now.plus(REPORT_INTERVAL),
+            next_repetition: now,
             cpu: CpuMeter::new(&*shared.env),
             streams: shared.streams.watch(),
             told: None,
         }
+    }
+
+    fn is_due(&self, shared: &Shared) -> bool {
+        let now = shared.env.now();
+        let is_time = now >= self.next_report.min(self.next_repetition);
+        is_time || !self.is_told(shared) || shared.held.is_empty()
     }
 
     /// Whether the item tells the streams that are consumed.
@@ -185,6 +196,7 @@ impl Registration {
         let answer = shared.bounded(shared.store.put_worker_metrics(&self.item)).await?;
         if answer == MetricsWrite::Written {
             self.is_ours = true;
+            self.next_repetition = shared.env.now().plus(shared.timing.duration());
             self.told.clone_from(&self.item.streams);
         }
         Ok(answer)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use shardwell_core::delivery::{ResumeState, StoredPosition};
 use shardwell_core::{
     Assignment, CheckpointState, Conditional, Created, HandoffStart, Lease, LeaseKey, LeaseListing, LeaseStore,
-    RenewOutcome, Renewal, StoreError, WorkerId, WorkerMetrics,
+    MetricsWrite, RenewOutcome, Renewal, StoreError, WorkerId, WorkerMetrics,
 };
 
 use super::checks::Write;
@@ -47,6 +47,8 @@ named! {
         ForeignStateTrusted,
         /// A worker that stops stays in the plan.
         StopsWithoutLeaving,
+        /// Nobody tells which streams it consumes.
+        StreamsUntold,
         /// A worker that stops does not look for what it was given meanwhile.
         NoLastLook,
         /// Renewals are reported and not written.
@@ -223,6 +225,14 @@ pub(crate) async fn create(world: &World, lease: &Lease) -> Result<Created, Stor
         return Ok(Created::Existed);
     }
     world.table.create_lease(lease).await
+}
+
+/// A worker's item.
+pub(crate) async fn put_metrics(world: &World, mut metrics: WorkerMetrics) -> Result<MetricsWrite, StoreError> {
+    if world.lie == Some(Lie::StreamsUntold) {
+        metrics.streams = None;
+    }
+    world.table.put_worker_metrics(&metrics).await
 }
 
 /// The removal of a worker's item.

@@ -245,7 +245,7 @@ impl LeaseStore for SimStore {
         let (world, metrics) = (self.world.clone(), metrics.clone());
         self.send(async move {
             let is_first = metrics.heartbeat.is_some_and(|heartbeat| heartbeat.beat <= 1);
-            let written = world.table.put_worker_metrics(&metrics).await?;
+            let written = lies::put_metrics(&world, metrics.clone()).await?;
             if is_first {
                 let mut state = world.state();
                 state.log(format_args!("{} registers: {written:?}", metrics.worker));
