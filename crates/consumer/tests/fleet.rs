@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::{Event, Running, START, World, millis, secs};
+use common::{Event, Reaction, Running, START, World, millis, secs};
 use shardwell_consumer::WorkerError;
 use shardwell_core::{Assignment, Env, EnvExt, Heartbeat, LeaseStore, MetricsWrite, WorkerMetrics};
 use shardwell_sim::{Fault, SimEnv};
@@ -144,6 +144,24 @@ async fn whoever_is_stopped_before_it_has_its_id_leaves_the_leases_of_that_id_al
     assert_eq!(world.counts().await, BTreeMap::from([("w".to_owned(), 2)]));
     assert_eq!(world.store.worker_metrics().await.expect("it answers").len(), 1);
     first.stop().await.expect("a clean stop");
+}
+
+/// A process that is told to stop gives its id up before its processors are done. What the next process of that id has taken up
+/// by then is not passed on to somebody else.
+#[tokio::test(start_paused = true)]
+async fn whoever_stops_leaves_what_the_next_process_of_its_id_has_taken_up() {
+    let world = World::new(4).with_script(|_, _, _| Reaction::Take(secs(4)));
+    let (_, first) = world.join("a");
+    let (_, _b) = world.join("b");
+    world.until_counts(secs(20), &[("a", 2), ("b", 2)]).await;
+    world.put(8, 8);
+    world.env.sleep(secs(1)).await;
+    first.handle.request_shutdown();
+    world.env.sleep(millis(200)).await;
+    let (_, _second) = world.join("a");
+    first.ended().await.expect("a clean stop");
+    assert_eq!(world.counts().await, BTreeMap::from([("a".to_owned(), 2), ("b".to_owned(), 2)]));
+    world.until_all_seen(secs(20)).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -32,7 +32,7 @@ pub(super) async fn hand_over(shared: &Shared, lease: &HeldLease) -> Result<(), 
 pub(super) enum Passed {
     /// It has another owner, or none.
     On(Option<WorkerId>),
-    /// It was not this worker's any more.
+    /// It was not this worker's any more, or not as it was.
     Gone,
 }
 
@@ -48,7 +48,14 @@ pub(super) async fn pass_on(shared: &Shared, row: &Lease) -> Result<Passed, Stor
             None => shared.bounded(shared.store.evict(&Eviction::of(&row))).await?,
         };
         match answer {
-            Conditional::Refused(Some(newer)) if newer.actual_owner() == Some(&shared.worker) => row = newer,
+            // A renewal was still on its way. What is not held is looked up again before anything is done with it: another
+            // process may have this worker's id by now.
+            Conditional::Refused(Some(newer)) if newer.actual_owner() == Some(&shared.worker) => {
+                if !shared.held.contains(&newer.key) {
+                    return Ok(Passed::Gone);
+                }
+                row = newer;
+            }
             // Refused as well where the answer was lost: then this is what was written.
             Conditional::Refused(Some(newer)) if to.is_none() || newer.owner != to => return Ok(Passed::Gone),
             Conditional::Applied(newer) | Conditional::Refused(Some(newer)) => {

@@ -2,7 +2,7 @@
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use shardwell_core::{EnvExt, Monotonic, StoreError, Task};
+use shardwell_core::{EnvExt, Lease, Monotonic, StoreError, Task};
 use tracing::{info, warn};
 
 use super::Stop;
@@ -49,9 +49,16 @@ async fn look_once_more(shared: &Shared) {
     }
 }
 
-/// Passes on every lease that is this worker's; tells how many.
+/// Passes on every lease that was given to this worker; tells how many.
 async fn pass_all_on(shared: &Shared) -> Result<usize, StoreError> {
-    let given = given(shared, |_| true).await?;
+    let asked = shared.env.now();
+    let mut given = given(shared, |_| true).await?;
+    // This process has removed its item. If there is one, it is of another process that has taken the id over since, and so is
+    // what was taken up.
+    let was_taken_up = |lease: &Lease| lease.token.is_some();
+    if given.iter().any(was_taken_up) && shared.roster.is_registered(shared, &shared.worker, asked).await? {
+        given.retain(|lease| !was_taken_up(lease));
+    }
     for lease in &given {
         pass_on(shared, lease).await?;
     }

@@ -92,7 +92,7 @@ impl Fleet {
             Then::Join => drop(self.join()),
             Then::Stop(process) => self.stop(process),
             Then::Resume(process) => self.world.state().processes[process].handle.resume(),
-            Then::Undrain(process) => self.set_draining(process, false),
+            Then::Undrain(process) => drop(self.set_draining(process, false)),
             Then::ConsumeAgain(process) => self.consume_again(process),
             Then::Foreign { tries } => return self.foreign_worker(tries).unwrap_or_default(),
             Then::ForeignCheckpoint(lease) => self.foreign_checkpoint(lease),
@@ -169,18 +169,19 @@ impl Fleet {
 
     fn drain(&mut self) -> Option<Vec<Later>> {
         let process = self.any_live().filter(|_| self.live().len() > 1)?;
-        self.set_draining(process, true);
+        self.set_draining(process, true)?;
         Some(vec![(Duration::from_secs(self.between(20, 80)), Then::Undrain(process))])
     }
 
-    fn set_draining(&self, process: usize, draining: bool) {
+    /// `None` where no worker has made the table ready yet.
+    fn set_draining(&self, process: usize, draining: bool) -> Option<()> {
+        let table = &self.world.table;
+        let seen = table.fleet_settings().now_or_never()?.ok()??;
         let mut state = self.world.state();
         let id = state.processes[process].id.clone();
         state.log(format_args!("{id} is drained: {draining}"));
         state.change();
         state.processes[process].drained = draining;
-        let table = &self.world.table;
-        let Some(Ok(Some(seen))) = table.fleet_settings().now_or_never() else { return };
         let mut settings = seen.clone();
         if draining {
             settings.draining.insert(id)
@@ -188,6 +189,7 @@ impl Fleet {
             settings.draining.remove(&id)
         };
         let _ = table.swap_fleet_settings(Some(&seen), &settings).now_or_never();
+        Some(())
     }
 
     fn leave_stream(&self) -> Option<Vec<Later>> {
