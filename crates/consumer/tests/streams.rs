@@ -231,3 +231,30 @@ async fn a_stream_that_cannot_be_reached_does_not_stop_the_worker() {
     assert!(of_trains().consumed);
     worker.stop().await.expect("a clean stop");
 }
+
+/// Leases are asked for on behalf of a worker that ceases to consume their stream before they are handed over: they stay.
+#[tokio::test(start_paused = true)]
+async fn no_lease_is_handed_to_a_worker_that_does_not_consume_its_stream_any_more() {
+    let world = World::new(2).with_script(|_, _, _| Reaction::Take(secs(4)));
+    let trains = created(&world, "trains", 2);
+    let sets = [set(&[&world.stream, &trains]), set(&[&world.stream, &trains])];
+    let a = start(&world, &sets[0], "a", 1);
+    until_leases(&world, "trains", "it has all", |lease| lease.owner.as_ref().map(AsRef::as_ref) == Some("a")).await;
+    world.put_into(&trains, 8, 8);
+    world.env.sleep(secs(1)).await;
+    let b = start(&world, &sets[1], "b", 2);
+    for _ in 0..1_000 {
+        if leases_of(&world, "trains").await.iter().any(Lease::handoff_requested) {
+            sets[1].remove("trains");
+        }
+        for lease in leases_of(&world, "trains").await {
+            assert!(lease.actual_owner().is_some_and(|owner| owner.as_str() == "a"), "{lease:?}");
+        }
+        world.env.sleep(millis(20)).await;
+    }
+    assert!(!sets[1].names().contains(&"trains".to_owned()), "one was asked for");
+    world.until_all_seen(secs(20)).await;
+    for worker in [a, b] {
+        worker.stop().await.expect("a clean stop");
+    }
+}

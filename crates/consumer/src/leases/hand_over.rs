@@ -60,10 +60,10 @@ pub(super) async fn pass_on(shared: &Shared, row: &Lease) -> Result<Passed, Stor
             Conditional::Refused(Some(newer)) if to.is_none() || newer.owner != to => return Ok(Passed::Gone),
             Conditional::Applied(newer) | Conditional::Refused(Some(newer)) => {
                 known_since = shared.env.now();
-                if will_be_found(shared, to.as_ref(), known_since).await? {
+                if will_be_found(shared, to.as_ref(), &newer, known_since).await? {
                     return Ok(Passed::On(to));
                 }
-                warn!(lease = %newer.key, to = ?to, "the worker that a lease was given to has stopped; choosing another");
+                warn!(lease = %newer.key, to = ?to, "the worker that a lease was given to has stopped, or does not consume its stream; choosing another");
                 row = newer;
             }
             Conditional::Refused(None) => return Ok(Passed::Gone),
@@ -78,7 +78,7 @@ async fn receiver(shared: &Shared, row: &Lease, known_since: Monotonic) -> Resul
     }
     let promised_to = row.owner.as_ref().filter(|_| row.handoff_requested());
     if let Some(to) = promised_to
-        && shared.roster.is_registered(shared, to, known_since).await?
+        && shared.roster.takes(shared, to, row, known_since).await?
     {
         return Ok(Some(to.clone()));
     }
@@ -90,11 +90,16 @@ async fn receiver(shared: &Shared, row: &Lease, known_since: Monotonic) -> Resul
     }
 }
 
-/// Whether whoever was given a lease is there to find it. A worker that stops removes its item, and then looks what it was
+/// Whether whoever was given a lease is there to find it, and has a use for it. A worker that stops removes its item, and then looks what it was
 /// given; so it either sees this lease, or is seen to be gone here.
-async fn will_be_found(shared: &Shared, to: Option<&WorkerId>, known_since: Monotonic) -> Result<bool, StoreError> {
+async fn will_be_found(
+    shared: &Shared,
+    to: Option<&WorkerId>,
+    row: &Lease,
+    known_since: Monotonic,
+) -> Result<bool, StoreError> {
     match to {
-        Some(to) if *to != shared.worker => shared.roster.is_registered(shared, to, known_since).await,
+        Some(to) if *to != shared.worker => shared.roster.takes(shared, to, row, known_since).await,
         Some(_) | None => Ok(true),
     }
 }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use shardwell_core::leasing::plan::Fleet;
-use shardwell_core::{LeaseKey, Monotonic, StoreError, WorkerId, WorkerMetrics};
+use shardwell_core::{Lease, LeaseKey, Monotonic, StoreError, WorkerId, WorkerMetrics};
 use tokio::sync::Mutex;
 
 use crate::worker::Shared;
@@ -60,6 +60,19 @@ impl Roster {
     ) -> Result<bool, StoreError> {
         let workers = self.workers(shared, not_before).await?;
         Ok(workers.iter().any(|metrics| metrics.worker == *worker))
+    }
+
+    /// Whether a worker was registered at `not_before` or later as one that consumes the stream of a lease.
+    pub(super) async fn takes(
+        &self,
+        shared: &Shared,
+        worker: &WorkerId,
+        lease: &Lease,
+        not_before: Monotonic,
+    ) -> Result<bool, StoreError> {
+        let workers = self.workers(shared, not_before).await?;
+        let stream = lease.stream.as_deref();
+        Ok(workers.iter().any(|metrics| metrics.worker == *worker && metrics.consumes(stream)))
     }
 
     async fn workers(&self, shared: &Shared, not_before: Monotonic) -> Result<Arc<Vec<WorkerMetrics>>, StoreError> {

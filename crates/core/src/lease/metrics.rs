@@ -53,6 +53,12 @@ impl WorkerMetrics {
         }
     }
 
+    /// Whether the worker may be given a lease of this stream, as the lease names it; `None` for the table's only stream.
+    pub fn consumes(&self, stream: Option<&str>) -> bool {
+        let is_named = |streams: &BTreeSet<String>| stream.is_some_and(|stream| streams.contains(stream));
+        self.streams.as_ref().is_none_or(is_named)
+    }
+
     /// Whether this item may replace one that is there: only a process's own may. Another process has the id otherwise.
     pub fn may_replace(&self, stored: &Self) -> bool {
         let incarnation = |metrics: &Self| metrics.heartbeat.map(|heartbeat| heartbeat.incarnation);

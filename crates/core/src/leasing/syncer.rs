@@ -5,7 +5,7 @@ use crate::{WorkerId, WorkerMetrics};
 /// Whether `worker`, which does not lead, is to sync a stream that it consumes: where the leader does not consume it, the
 /// first of those who do. Two that believe so for a while do no harm, since every write of a sync may be made twice.
 pub fn syncs_for_leader(stream: &str, worker: &WorkerId, leader: Option<&WorkerId>, workers: &[WorkerMetrics]) -> bool {
-    let consumes = |metrics: &&WorkerMetrics| metrics.streams.as_ref().is_none_or(|streams| streams.contains(stream));
+    let consumes = |metrics: &&WorkerMetrics| metrics.consumes(Some(stream));
     let by_leader = workers.iter().filter(consumes).any(|metrics| Some(&metrics.worker) == leader);
     let first = workers.iter().filter(consumes).map(|metrics| &metrics.worker).min();
     !by_leader && first == Some(worker)

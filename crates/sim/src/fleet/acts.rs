@@ -202,7 +202,7 @@ impl Fleet {
             return None;
         }
         state.log_of(process, format_args!("ceases to consume {}", stream.memory));
-        state.change();
+        state.leaves_stream();
         streams.remove(stream.memory.name());
         state.processes[process].without = Some((stream, now));
         drop(state);

@@ -294,7 +294,7 @@ impl State {
         found.unwrap_or_else(|| unreachable!("there is no stream {stream}")).key(shard)
     }
 
-    /// Whether a worker of this id runs and takes what it is given.
+    /// Whether a worker of this id runs.
     pub(crate) fn is_live(&self, id: &WorkerId) -> bool {
         self.processes.iter().any(|process| process.id == *id && process.is_live())
     }

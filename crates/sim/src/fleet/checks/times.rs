@@ -206,13 +206,32 @@ impl State {
         }
         if matches!(write, Write::Assignment | Write::Eviction) {
             let in_order = self.is_handed_over(process, write, &before.key);
-            let to_another = after.owner.as_ref().is_some_and(|owner| self.is_live(owner));
+            let to_another = after.owner.as_ref().is_some_and(|owner| self.will_take(owner, after));
             let why = if in_order && to_another { Why::HandedOver } else { Why::Other };
             let since = match self.times.services.get(&before.key) {
                 Some(Service::Nobody(gap)) => gap.clone(),
                 _ => Gap { since: self.now, why },
             };
             self.times.services.insert(before.key.clone(), Service::Nobody(since));
+        }
+    }
+
+    /// Whether a worker takes up what it is given. It may have ceased to consume a stream before anybody can know.
+    fn will_take(&self, id: &WorkerId, lease: &Lease) -> bool {
+        let has_left = |process: &Process| {
+            let mut without = process.without.iter();
+            without.any(|(stream, since)| stream.has(&lease.key) && self.now.since(*since) < SLACK)
+        };
+        self.processes.iter().any(|process| process.id == *id && process.is_live() && !has_left(process))
+    }
+
+    /// A worker ceases to consume a stream, maybe in the moment in which it is given leases of it.
+    pub(crate) fn leaves_stream(&mut self) {
+        self.change();
+        for service in self.times.services.values_mut() {
+            if let Service::Nobody(gap) = service {
+                gap.why = Why::Other;
+            }
         }
     }
 
