@@ -255,8 +255,8 @@ impl ConsumedStreams {
 
     /// The name of the stream of a lease, whoever consumes it.
     pub(crate) fn name_of(&self, lease: &Lease) -> String {
-        match &lease.stream {
-            Some(named) => StreamIdentifier::parse(named).map_or_else(|| named.clone(), |id| id.name().to_owned()),
+        match lease.stream_name() {
+            Some(name) => name.to_owned(),
             None => self.entries.look().keys().next().cloned().unwrap_or_default(),
         }
     }

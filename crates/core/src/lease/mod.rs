@@ -90,6 +90,11 @@ impl Lease {
         }
     }
 
+    /// The name of the stream that the lease names, or whatever it names it by; `None` for the table's only stream.
+    pub fn stream_name(&self) -> Option<&str> {
+        self.stream.as_deref().map(crate::StreamIdentifier::name_in)
+    }
+
     /// The worker that may renew and checkpoint now: the old owner during a handoff, else the owner (KCL's
     /// `actualOwner`).
     pub const fn actual_owner(&self) -> Option<&WorkerId> {

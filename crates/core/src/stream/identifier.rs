@@ -27,9 +27,13 @@ impl StreamIdentifier {
         Some(Self { account: account.to_owned(), name: name.to_owned(), epoch_seconds })
     }
 
-    /// The name of the stream.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// The name in an identifier, for display; the text itself, where that is none.
+    pub fn name_in(text: &str) -> &str {
+        let mut parts = text.split(':');
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(_), Some(name), Some(_), None) if !name.is_empty() => name,
+            _ => text,
+        }
     }
 
     /// Whether this stream was created after another one of the same account and name, which is gone then.
@@ -81,7 +85,8 @@ mod tests {
         for text in ["", "1:a", "1:a:2:shardId-0", "1::2", ":a:2", "x:a:2", "1:a:x", "1:a:+2", "1:a:0", "1:a:-2"] {
             assert_eq!(StreamIdentifier::parse(text), None, "{text}");
         }
-        assert_eq!(StreamIdentifier::parse("1:a-b_c.d:2").expect("one").name(), "a-b_c.d");
+        assert!(StreamIdentifier::parse("1:a-b_c.d:2").is_some());
+        assert_eq!(["1:a-b_c.d:2", "1::2", "a"].map(StreamIdentifier::name_in), ["a-b_c.d", "1::2", "a"]);
     }
 
     #[test]

@@ -124,6 +124,7 @@ fn lease_json(lease: &Lease, unfinished: &Unfinished<'_>) -> Value {
     let range = lease.hash_key_range.map(|range| json!([range.start().to_string(), range.end().to_string()]));
     json!({
         "key": lease.key.as_str(),
+        "stream": lease.stream_name(),
         "shard": lease.shard.as_str(),
         "state": state.name(),
         "owner": lease.owner.as_ref().map(WorkerId::as_str),

@@ -1,14 +1,17 @@
 //! A lease table for people.
 
 use comfy_table::presets::UTF8_BORDERS_ONLY;
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table};
 use shardwell::core::FleetSettings;
 use shardwell::core::leasing::Unfinished;
 use shardwell::{Checkpoint, Lease, LeaseKey, ShardId};
 
 use super::list::{Application, State};
 
-const HEADER: [&str; 8] = ["shard", "state", "owner", "counter", "checkpoint", "parents", "children", "KiB/s"];
+const HEADER: [&str; 9] = [STREAM, "shard", "state", "owner", "counter", "checkpoint", "parents", "children", "KiB/s"];
+
+/// The column before all others where a table has several streams.
+pub(super) const STREAM: &str = "stream";
 
 /// One application: a heading, its leases, and what could not be read.
 pub(super) fn render(application: &Application, full: bool) -> String {
@@ -20,6 +23,7 @@ pub(super) fn render(application: &Application, full: bool) -> String {
         for lease in leases {
             table.add_row(row(lease, &unfinished, full));
         }
+        let table = with_streams(table, leases);
         text.push_str(&format!("{table}\n"));
     }
     text.push_str(&unreadable(&application.listing.unreadable));
@@ -45,6 +49,20 @@ pub(super) fn unlimited(header: &[&str]) -> Table {
     table
 }
 
+/// A table of leases without its first column, the stream, where there is only one.
+pub(super) fn with_streams<'a>(mut table: Table, leases: impl IntoIterator<Item = &'a Lease>) -> Table {
+    let has_several = leases.into_iter().any(|lease| lease.stream.is_some());
+    if let Some(column) = table.column_mut(0).filter(|_| !has_several) {
+        column.set_constraint(ColumnConstraint::Hidden);
+    }
+    table
+}
+
+/// The name of a lease's stream.
+pub(super) fn stream(lease: &Lease) -> Cell {
+    Cell::new(lease.stream_name().unwrap_or_default())
+}
+
 /// A number in a table.
 pub(super) fn number(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
@@ -66,6 +84,7 @@ pub(super) fn count(leases: usize) -> String {
 
 fn row(lease: &Lease, unfinished: &Unfinished<'_>, full: bool) -> Vec<Cell> {
     vec![
+        stream(lease),
         Cell::new(lease.shard.as_str()),
         Cell::new(State::of(lease, unfinished).name()),
         Cell::new(owner(lease)),
@@ -127,6 +146,18 @@ mod tests {
         assert_eq!(checkpoint(at(LONG, 7), true), format!("{LONG}/7"));
         assert_eq!(checkpoint(at("1234", 7), false), "1234/7");
         assert_eq!(checkpoint(Checkpoint::TrimHorizon, false), "TRIM_HORIZON");
+    }
+
+    #[test]
+    fn where_there_are_several_streams_each_lease_tells_its_own() {
+        let table = |streams: &[Option<&str>]| {
+            let lease = |stream: &Option<&str>| Lease::in_stream(*stream, "shardId-0".into(), Checkpoint::Latest);
+            let listing = LeaseListing { leases: streams.iter().map(lease).collect(), unreadable: Vec::new() };
+            render(&Application { name: "delays".to_owned(), settings: None, listing }, false)
+        };
+        assert!(!table(&[None]).contains(STREAM));
+        let several = table(&[Some("1:flights:2"), Some("1:trains:2")]);
+        assert!([STREAM, " flights ", " trains "].iter().all(|part| several.contains(part)), "{several}");
     }
 
     #[test]

@@ -50,6 +50,7 @@ pub(super) fn worker(worker: &Worker) -> Value {
         "last_update": item.map(|item| item.last_update.to_string()),
         "cpu_percent": item.and_then(|item| item.cpu),
         "max_cpu_percent": item.and_then(|item| item.max_cpu),
+        "streams": item.and_then(|item| item.streams.as_ref()),
         "leases": worker.leases,
         "leases_leaving": worker.leaving,
         "leases_coming": worker.coming,
@@ -67,6 +68,7 @@ fn shard(shard: &Shard<'_>) -> Value {
     });
     json!({
         "key": lease.key.as_str(),
+        "stream": lease.stream_name(),
         "shard": lease.shard.as_str(),
         "state": shard.state(),
         "owner": lease.owner.as_ref().map(WorkerId::as_str),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use shardwell::core::delivery::ResumeState;
 use shardwell::core::leasing::Unfinished;
 use shardwell::core::leasing::plan::{CPU, Patience};
-use shardwell::core::{LeaderLock, Monotonic, WorkerMetrics};
+use shardwell::core::{LeaderLock, Monotonic, StreamIdentifier, WorkerMetrics};
 use shardwell::{Lease, ShardId, Timestamp, WorkerId};
 
 use super::look::Look;
@@ -60,6 +60,8 @@ pub(super) struct Item {
     pub(super) cpu: Option<f64>,
     /// From which on it gets no more leases.
     pub(super) max_cpu: Option<f64>,
+    /// The names of the streams that it consumes, where there are several.
+    pub(super) streams: Option<Vec<String>>,
 }
 
 /// A shard and its lease.
@@ -177,9 +179,11 @@ impl Item {
     fn of(metrics: &WorkerMetrics) -> Self {
         // What could not be measured is below zero.
         let measured = |value: &f64| *value >= 0.0;
+        let name = |stream: &String| StreamIdentifier::name_in(stream).to_owned();
         Self {
             last_update: metrics.last_update,
             cpu: metrics.samples.get(CPU).and_then(|samples| samples.last()).copied().filter(measured),
+            streams: metrics.streams.as_ref().map(|streams| streams.iter().map(name).collect()),
             max_cpu: metrics.operating_range.get(CPU).and_then(|range| range.first()).copied(),
         }
     }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use comfy_table::Cell;
+use comfy_table::{Cell, ColumnConstraint};
 use shardwell::{Timestamp, WorkerId};
 
 use super::report::{Handoff, Item, Leader, Report, Worker};
 use super::watched::Still;
-use crate::cli::table::{heading, number, owner, shards, unlimited, unreadable};
+use crate::cli::table::{STREAM, heading, number, owner, shards, stream, unlimited, unreadable, with_streams};
 
 /// One application: who leads, who works, and a row for each shard.
 pub(super) fn render(report: &Report<'_>) -> String {
@@ -54,7 +54,12 @@ pub(super) fn names<'a>(workers: impl IntoIterator<Item = &'a WorkerId>) -> Stri
 }
 
 fn workers(report: &Report<'_>) -> String {
-    let mut table = unlimited(&["worker", "state", "leases", "updated", "CPU"]);
+    let mut table = unlimited(&["worker", "state", "leases", "updated", "CPU", "streams"]);
+    let streams = |worker: &Worker| worker.item.as_ref().and_then(|item| item.streams.clone());
+    if let Some(column) = table.column_mut(5).filter(|_| report.workers.iter().all(|worker| streams(worker).is_none()))
+    {
+        column.set_constraint(ColumnConstraint::Hidden);
+    }
     for worker in &report.workers {
         let updated = worker.item.as_ref().map(|item| ago(report.look.at, item.last_update)).unwrap_or_default();
         table.add_row([
@@ -63,6 +68,7 @@ fn workers(report: &Report<'_>) -> String {
             Cell::new(lease_count(worker)),
             Cell::new(updated),
             Cell::new(worker.item.as_ref().map(cpu).unwrap_or_default()),
+            Cell::new(streams(worker).unwrap_or_default().join(", ")),
         ]);
     }
     format!("{table}\n")
@@ -99,10 +105,11 @@ fn cpu(item: &Item) -> String {
 /// What one look cannot tell has no column there.
 fn shard_table(report: &Report<'_>) -> String {
     let watched = report.watched_for.is_some();
-    let header = ["shard", "state", "owner", "waits for", "caught up", "renewed", "checkpoint age", "handoff"];
-    let mut table = unlimited(if watched { &header } else { &header[..5] });
+    let header = [STREAM, "shard", "state", "owner", "waits for", "caught up", "renewed", "checkpoint age", "handoff"];
+    let mut table = unlimited(if watched { &header } else { &header[..6] });
     for shard in &report.shards {
         let mut row = vec![
+            stream(shard.lease),
             Cell::new(shard.lease.shard.as_str()),
             Cell::new(shard.state()),
             Cell::new(owner(shard.lease)),
@@ -116,6 +123,7 @@ fn shard_table(report: &Report<'_>) -> String {
         }
         table.add_row(row);
     }
+    let table = with_streams(table, report.shards.iter().map(|shard| shard.lease));
     format!("{table}\n")
 }
 
@@ -166,6 +174,19 @@ mod tests {
         {
             assert_eq!(brief(Duration::from_secs_f64(seconds)), text);
         }
+    }
+
+    #[test]
+    fn where_there_are_several_streams_it_shows_who_consumes_which() {
+        let mut worker = item("a", 5);
+        worker.streams = Some(["1:flights:2".to_owned(), "1:trains:2".to_owned()].into());
+        let lease = Lease::in_stream(Some("1:trains:2"), "s".into(), shardwell::Checkpoint::Latest);
+        let text = render(&Report::new("delays", &Look { workers: vec![worker], ..look(10, &[lease]) }, None, HANDOFF));
+        assert_eq!(row(&text, "a").last().map(String::as_str), Some("flights, trains"));
+        assert_eq!(row(&text, "trains")[1..3], ["s", "free"]);
+        let single =
+            render(&Report::new("delays", &Look { workers: vec![item("a", 5)], ..look(10, &[]) }, None, HANDOFF));
+        assert!(!single.contains(STREAM), "{single}");
     }
 
     #[test]
