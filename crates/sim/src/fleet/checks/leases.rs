@@ -169,7 +169,9 @@ impl State {
             Some(_) if in_order => self.tally.planned_moves += 1,
             Some(holder) => {
                 self.tally.forced_moves += 1;
-                self.check_taken(process, holder, before);
+                if holder != process {
+                    self.check_taken(process, holder, before);
+                }
             }
             None => {}
         }
@@ -195,11 +197,12 @@ impl State {
     }
 
     /// Whether a write of a process gives away what it holds itself, as it was asked to. A leader also gives away what it has
-    /// lost to time.
+    /// lost to time, and so does a worker that finds out that such a lease is its own still and has no use for it.
     pub(super) fn is_handed_over(&self, process: ProcessId, write: Write, key: &LeaseKey) -> bool {
         let term = self.leases.term_of(key, process).map(|term| &self.leases.terms[term]);
         let is_asked = |term: &Term| term.drain_since.is_some() || write == Write::Eviction;
-        term.is_some_and(|term| is_asked(term) && self.now.since(term.renewed) < TRUSTED)
+        let looked_up = self.leases.looked_up.contains(&(process, key.clone()));
+        !looked_up && term.is_some_and(|term| is_asked(term) && self.now.since(term.renewed) < TRUSTED)
     }
 
     fn end_term(&mut self, key: &LeaseKey, in_order: bool) {
