@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{Reaction, Running, START, World, millis, secs};
-use shardwell_consumer::{DeliveryPolicy, Streams};
+use shardwell_consumer::{DeliveryPolicy, Streams, WorkerError};
 use shardwell_core::memory::MemoryStream;
 use shardwell_core::memory::kinesis::StreamSettings;
 use shardwell_core::{Checkpoint, EnvExt, Lease, LeaseStore, ShardFilter, Stream};
@@ -31,6 +31,18 @@ async fn leases_of(world: &World, stream: &str) -> Vec<Lease> {
     let named = format!(":{stream}:");
     leases.retain(|lease| lease.stream.as_ref().is_some_and(|stream| stream.contains(&named)));
     leases
+}
+
+impl World {
+    async fn until_leases_exist(&self) {
+        for _ in 0..100 {
+            if !self.leases().await.is_empty() {
+                return;
+            }
+            self.env.sleep(millis(50)).await;
+        }
+        panic!("no leases within 5 s");
+    }
 }
 
 /// Waits until every lease of a stream is as wanted.
@@ -230,6 +242,29 @@ async fn a_stream_that_cannot_be_reached_does_not_stop_the_worker() {
     world.until_all_seen(secs(40)).await;
     assert!(of_trains().consumed);
     worker.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_of_one_stream_and_one_of_several_do_not_share_a_table() {
+    let several = async |world: &World| start(world, &set(&[&world.stream]), "w", 1);
+    let single = async |world: &World| world.start(world.builder("w", &world.process(2)));
+    let world = World::new(2);
+    let worker = single(&world).await;
+    assert!(worker.handle.ready().await);
+    world.until_leases_exist().await;
+    worker.stop().await.expect("a clean stop");
+    let refused = several(&world).await.ended().await;
+    assert!(matches!(refused, Err(WorkerError::StreamModeMismatch { several: false, .. })), "{refused:?}");
+
+    let world = World::new(2);
+    let worker = several(&world).await;
+    world.until_leases_exist().await;
+    worker.stop().await.expect("a clean stop");
+    let refused = single(&world).await.ended().await.expect_err("refused");
+    assert!(
+        refused.to_string().contains("those of several streams, and this worker consumes a single one"),
+        "{refused}"
+    );
 }
 
 /// Leases are asked for on behalf of a worker that ceases to consume their stream before they are handed over: they stay.

@@ -16,6 +16,7 @@ use crate::worker::{ConsumedStream, Shared, WorkerError};
 pub(crate) async fn prepare(shared: &Arc<Shared>) -> Result<(), WorkerError> {
     shared.store.prepare().await.map_err(WorkerError::Store)?;
     agree(shared).await?;
+    same_mode(shared).await?;
     if shared.streams.are_several() {
         // Those that cannot be reached just now are no reason to let the others wait.
         follow::try_all(shared).await;
@@ -26,6 +27,16 @@ pub(crate) async fn prepare(shared: &Arc<Shared>) -> Result<(), WorkerError> {
         recognize(shared, &stream, &description).await?;
     }
     Ok(())
+}
+
+/// Checks that the table's leases name their streams where this worker's do.
+async fn same_mode(shared: &Shared) -> Result<(), WorkerError> {
+    let leases = shared.bounded(shared.store.leases()).await.map_err(WorkerError::Store)?.leases;
+    let several = !shared.streams.are_several();
+    match leases.iter().any(|lease| lease.stream.is_some() == several) {
+        true => Err(WorkerError::StreamModeMismatch { application: shared.application.clone(), several }),
+        false => Ok(()),
+    }
 }
 
 /// The stream's description, once it can be read.
@@ -162,6 +173,7 @@ pub(crate) fn may_pass(error: &WorkerError) -> bool {
         | WorkerError::StreamRecreated { .. }
         | WorkerError::StreamDeleted { .. }
         | WorkerError::LeaseDurationMismatch { .. }
+        | WorkerError::StreamModeMismatch { .. }
         | WorkerError::DuplicateWorkerId { .. }
         | WorkerError::DataLoss(_)
         | WorkerError::Undecodable { .. }

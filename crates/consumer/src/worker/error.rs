@@ -75,6 +75,20 @@ pub enum WorkerError {
         /// The other workers' setting.
         theirs: Duration,
     },
+    /// The table has leases of workers of several streams, and this one is of a single stream, or the other way round: neither
+    /// finds the leases of the other.
+    #[error(
+        "the leases of application `{application}` are {}. Build the worker for those, or give it another application name; \
+         or stop all workers of the application and run `shardwell leases reset`",
+        if *.several { "those of several streams, and this worker consumes a single one" }
+        else { "those of a single stream, and this worker consumes several" }
+    )]
+    StreamModeMismatch {
+        /// The application.
+        application: String,
+        /// Whether the leases are those of several streams.
+        several: bool,
+    },
     /// Another process that is alive has this worker's id. Nothing of what it has was touched.
     #[error(
         "another process works for application `{application}` as worker `{worker}`; give every process an id of its own, \
