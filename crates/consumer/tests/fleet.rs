@@ -3,6 +3,8 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use common::{Event, Reaction, Running, START, World, millis, secs};
@@ -201,10 +203,13 @@ async fn a_leader_that_cannot_plan_lets_somebody_else_try() {
     let (_, a) = world.join("a");
     world.until("it leads", secs(2), || a.handle.leads()).await;
     a.stop().await.expect("a clean stop");
-    world.faults = std::sync::Arc::new(|method| if method == "leases" { Fault::Refuse } else { Fault::None });
+    // It starts, and cannot see the leases from then on.
+    let listings = AtomicU32::new(0);
+    let is_refused = move |method: &str| method == "leases" && listings.fetch_add(1, Ordering::Relaxed) > 0;
+    world.faults = Arc::new(move |method| if is_refused(method) { Fault::Refuse } else { Fault::None });
     let (_, blind) = world.join("blind");
     world.until("it leads", secs(5), || blind.handle.leads()).await;
-    world.faults = std::sync::Arc::new(|_| Fault::None);
+    world.faults = Arc::new(|_| Fault::None);
     let (_, able) = world.join("able");
     world.until("another one leads", secs(30), || able.handle.leads() && !blind.handle.leads()).await;
 }
