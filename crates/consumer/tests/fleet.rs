@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use common::{Event, Reaction, Running, START, World, millis, secs};
@@ -164,6 +164,29 @@ async fn whoever_stops_leaves_what_the_next_process_of_its_id_has_taken_up() {
     first.ended().await.expect("a clean stop");
     assert_eq!(world.counts().await, BTreeMap::from([("a".to_owned(), 2), ("b".to_owned(), 2)]));
     world.until_all_seen(secs(20)).await;
+}
+
+/// The same while the process that stops tries to hand over: it must not take the renewals of the next one for its own.
+#[tokio::test(start_paused = true)]
+async fn whoever_hands_over_slowly_leaves_what_the_next_process_of_its_id_renews() {
+    let mut world = World::new(4);
+    let (_, _b) = world.join("b");
+    world.until_counts(secs(2), &[("b", 4)]).await;
+    let is_stuck = Arc::new(AtomicBool::new(true));
+    let stuck = is_stuck.clone();
+    let is_refused = move |method: &str| method == "assign" && stuck.load(Ordering::Relaxed);
+    world.faults = Arc::new(move |method| if is_refused(method) { Fault::Refuse } else { Fault::None });
+    let (_, first) = world.join("a");
+    world.until("it has taken two up", secs(20), || first.handle.status().shards.len() == 2).await;
+    first.handle.request_shutdown();
+    world.env.sleep(millis(500)).await;
+    world.faults = Arc::new(|_| Fault::None);
+    let (_, second) = world.join("a");
+    let held = || second.handle.status().shards.len();
+    world.until("the next one has taken them up", secs(3), || held() == 2).await;
+    is_stuck.store(false, Ordering::Relaxed);
+    first.ended().await.expect("a clean stop");
+    assert_eq!(world.counts().await, BTreeMap::from([("a".to_owned(), 2), ("b".to_owned(), 2)]));
 }
 
 #[tokio::test(start_paused = true)]

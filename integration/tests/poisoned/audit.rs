@@ -74,7 +74,7 @@ pub(crate) fn left_to_store<'a, I: Iterator<Item = &'a Event>>(
     puts: &[Put],
     checkpoints: &BTreeMap<ShardId, Checkpoint>,
     events: impl Fn() -> I,
-) -> Vec<(ShardId, Option<Checkpoint>, Checkpoint)> {
+) -> Vec<String> {
     let has_ended =
         |shard: &ShardId| events().any(|event| event.shard == *shard && event.kind == EventKind::ShardEnded);
     let mut left = Vec::new();
@@ -86,7 +86,7 @@ pub(crate) fn left_to_store<'a, I: Iterator<Item = &'a Event>>(
             None => has_ended(&shard),
         };
         if !is_stored {
-            left.push((shard, stored, newest));
+            left.push(format!("{shard}: {stored:?} is stored, {newest} was put"));
         }
     }
     left

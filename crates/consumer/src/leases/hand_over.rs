@@ -1,6 +1,7 @@
 //! Handing over: the end of a lease's time at this worker, in order.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use metrics::counter;
 use shardwell_core::{Assignment, Conditional, EnvExt, Eviction, Lease, Monotonic, RetryPolicy, StoreError, WorkerId};
@@ -48,10 +49,10 @@ pub(super) async fn pass_on(shared: &Shared, row: &Lease) -> Result<Passed, Stor
             None => shared.bounded(shared.store.evict(&Eviction::of(&row))).await?,
         };
         match answer {
-            // A renewal was still on its way. What is not held is looked up again before anything is done with it: another
-            // process may have this worker's id by now.
+            // A renewal of this process was on its way. By another process with this worker's id it is not ours any more.
             Conditional::Refused(Some(newer)) if newer.actual_owner() == Some(&shared.worker) => {
-                if !shared.held.contains(&newer.key) {
+                let is_ours = |held: Arc<HeldLease>| newer.token.is_some_and(|token| held.wrote(token));
+                if !shared.held.get(&newer.key).is_some_and(is_ours) {
                     return Ok(Passed::Gone);
                 }
                 row = newer;

@@ -127,6 +127,12 @@ impl HeldLease {
         }
     }
 
+    /// Whether a token is that of the newest write of this process, be it answered or not.
+    pub(crate) fn wrote(&self, token: WriteToken) -> bool {
+        let term = lock(&self.term);
+        term.unresolved == Some(token) || term.image.token == Some(token)
+    }
+
     /// A write that started at `attempt` was applied and left this row.
     pub(crate) fn renewed(&self, image: Lease, attempt: Monotonic, timing: LeaseTiming, now: Monotonic) {
         self.progress.stored(&image, now);
