@@ -183,8 +183,10 @@ impl SeenLease {
             SeenHandoff { from: from.clone(), to: lease.owner.clone(), since }
         });
         let same_owner = before.filter(|before| before.owner.as_ref() == lease.actual_owner());
-        let taken_up = lease.token.is_some()
-            || same_owner.is_some_and(|before| before.taken_up || (before.token.is_none() && before.is_renewed(lease)));
+        // A token that is gone was removed by whoever gave the lease away, be it to the same owner again.
+        let without_token = same_owner.filter(|before| before.token.is_none());
+        let taken_up =
+            lease.token.is_some() || without_token.is_some_and(|before| before.taken_up || before.is_renewed(lease));
         let reported = lease.throughput_kbps.filter(|kbps| kbps.is_finite());
         let throughput_kbps = match (before, reported) {
             (Some(Self { throughput_kbps: Some(old), since, .. }), Some(new)) if unchanged.is_none() => {
@@ -350,6 +352,8 @@ mod tests {
         assert!(look(renewed("b", 4), 4));
         let handoff = Lease { owner: Some("c".into()), checkpoint_owner: Some("b".into()), ..renewed("b", 4) };
         assert!(look(handoff, 5), "it is still b's");
+        assert!(!look(lease("b", 5), 5), "it was given to b again");
+        assert!(look(renewed("b", 6), 5));
         assert!(!look(lease("java", 6), 6));
         assert!(look(lease("java", 7), 7), "it writes no tokens");
     }
