@@ -48,9 +48,13 @@ impl Fleet<'_> {
             throughput_kbps: observations.throughput_kbps(lease),
             held: held(lease, observations, patience, now),
         });
-        let is_expired = |lease: &&Lease| observations.is_expired(lease, patience.lease_duration, now);
+        // Whoever was asked for a lease and has lost it to time does not find it again, since it names another owner.
+        let is_neglected = |lease: &&Lease| {
+            let is_expected = !lease.is_finished() && !lease.handoff_requested();
+            is_expected && observations.is_expired(lease, patience.lease_duration, now)
+        };
         let negligent: BTreeSet<&WorkerId> =
-            self.leases.iter().filter(is_expired).filter_map(Lease::actual_owner).collect();
+            self.leases.iter().filter(is_neglected).filter_map(Lease::actual_owner).collect();
         let takes = |metrics: &&WorkerMetrics| {
             observations.is_alive(&metrics.worker, patience.lease_duration, now) && !negligent.contains(&metrics.worker)
         };
@@ -192,6 +196,25 @@ mod tests {
         assert_eq!(keys(leases.clone()), ["p"]);
         leases[0].checkpoint = Checkpoint::ShardEnd;
         assert_eq!(keys(leases), ["c"]);
+    }
+
+    #[test]
+    fn a_worker_that_does_not_renew_what_it_has_gets_nothing_more() {
+        let takers = |row: Lease| {
+            let mut observations = Observations::default();
+            let mut workers = items(&["w"]);
+            for (beat, seconds) in [(1, 0), (2, 11)] {
+                workers[0].heartbeat = Some(crate::Heartbeat { incarnation: 1, beat });
+                observations.observe(std::slice::from_ref(&row), at(seconds));
+                observations.observe_workers(&workers, at(seconds), Timestamp::default());
+            }
+            let fleet = Fleet { leases: &[row], workers: &workers, draining: &BTreeSet::new() };
+            fleet.snapshot(&observations, &PATIENCE, at(11)).1.len()
+        };
+        assert_eq!(takers(lease("a", Some("w"))), 0);
+        assert_eq!(takers(lease("a", Some("x"))), 1, "it is another one's");
+        assert_eq!(takers(handed("a", "w", "x")), 1, "it has no way to find it again");
+        assert_eq!(takers(Lease { checkpoint: Checkpoint::ShardEnd, ..lease("a", Some("w")) }), 1, "it is finished");
     }
 
     #[test]
