@@ -1,7 +1,8 @@
-//! Amazon Kinesis behind the seams of shardwell.
+//! Amazon Kinesis and DynamoDB behind the seams of shardwell.
 //!
 //! | feature | what |
 //! |---|---|
+//! | `dynamodb` (default) | [`DynamoLeaseStore`]: [`LeaseStore`](shardwell_core::LeaseStore) on the table of the Java KCL 3.5 |
 //! | `kinesis` (default) | [`KinesisStream`]: [`Stream`](shardwell_core::Stream) by polling and [`StreamWriter`](shardwell_core::StreamWriter) |
 //!
 //! This is the only crate of the project that names the AWS SDK, and the only one whose public API shows its types:
@@ -17,10 +18,19 @@
 
 #![warn(missing_docs)]
 
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
+mod failure;
 #[cfg(feature = "kinesis")]
 mod kinesis;
+#[cfg(test)]
+mod scripted;
 
+#[cfg(feature = "dynamodb")]
+pub use aws_sdk_dynamodb;
 #[cfg(feature = "kinesis")]
 pub use aws_sdk_kinesis;
+#[cfg(feature = "dynamodb")]
+pub use dynamodb::{Billing, CONSUMED_HALF_UNITS, DynamoLeaseStore, DynamoTimeouts, TableSettings};
 #[cfg(feature = "kinesis")]
 pub use kinesis::{KinesisStream, KinesisTimeouts, StreamRef};

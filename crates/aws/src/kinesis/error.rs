@@ -3,13 +3,13 @@
 use std::error::Error;
 use std::fmt;
 
-use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kinesis::config::http::HttpResponse;
-use aws_sdk_kinesis::error::{ConnectorError, ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use shardwell_core::{StreamError, StreamErrorKind};
 
 use super::convert::Malformed;
 use super::stream_ref::StreamRef;
+use crate::failure::{Failure, Obstacle};
 
 /// The operations that this crate calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,16 +58,15 @@ impl Target {
     where
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     {
-        let (kind, message) = match &error {
-            SdkError::ServiceError(answer) => self.refused(operation, answer.err(), answer.raw().status().as_u16()),
-            SdkError::TimeoutError(_) => (StreamErrorKind::Timeout, self.no_answer(operation)),
-            SdkError::DispatchFailure(failure) if failure.is_timeout() => {
-                (StreamErrorKind::Timeout, self.no_answer(operation))
+        let (kind, message) = match Failure::of(&error, self.region.is_some()) {
+            Failure::Refused(answer, status) => self.refused(operation, answer, status),
+            Failure::NoAnswer => (StreamErrorKind::Timeout, self.no_answer(operation)),
+            Failure::Garbled(why) => {
+                (StreamErrorKind::Unavailable, format!("{operation} on {self}: no usable answer: {why}"))
             }
-            SdkError::ResponseError(_) => (StreamErrorKind::Unavailable, self.garbled(operation, &error)),
-            SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => self.not_sent(operation, &error),
-            // The SDK may add kinds of failure; whether the request was sent is not known then.
-            _ => (StreamErrorKind::Unavailable, self.garbled(operation, &error)),
+            Failure::NotSent(obstacle, why) => {
+                (not_sent(obstacle), format!("{operation} on {self}: {}: {why}", obstacle.advice()))
+            }
         };
         StreamError::new(kind, message).with_source(error)
     }
@@ -128,57 +127,15 @@ impl Target {
     fn no_answer(&self, operation: Operation) -> String {
         format!("{operation} on {self}: no answer in time; check the way to the endpoint, or allow more time")
     }
-
-    fn garbled(&self, operation: Operation, error: &(dyn Error + 'static)) -> String {
-        format!("{operation} on {self}: no usable answer: {}", chain(error))
-    }
-
-    fn not_sent(&self, operation: Operation, error: &(dyn Error + 'static)) -> (StreamErrorKind, String) {
-        let cause = chain(error);
-        match credentials_error(error) {
-            Some(CredentialsError::ProviderTimedOut(_)) => {
-                (StreamErrorKind::Timeout, format!("{operation} on {self}: credentials did not load in time: {cause}"))
-            }
-            Some(CredentialsError::ProviderError(_)) => (
-                StreamErrorKind::Unavailable,
-                format!("{operation} on {self}: the provider of credentials has a fault: {cause}"),
-            ),
-            Some(CredentialsError::InvalidConfiguration(_)) => (
-                StreamErrorKind::Invalid,
-                format!("{operation} on {self}: mend the configuration of the credentials: {cause}"),
-            ),
-            Some(_) => (
-                StreamErrorKind::Denied,
-                format!("{operation} on {self}: there are no credentials; give the client some: {cause}"),
-            ),
-            None if self.is_misconfigured(error) => {
-                (StreamErrorKind::Invalid, format!("{operation} on {self}: mend the client's configuration: {cause}"))
-            }
-            None => (
-                StreamErrorKind::Unavailable,
-                format!("{operation} on {self}: the endpoint cannot be reached: {cause}"),
-            ),
-        }
-    }
-
-    /// Whether the SDK refused to build or send what it was given: an impossible endpoint, say, or no region.
-    fn is_misconfigured(&self, error: &(dyn Error + 'static)) -> bool {
-        let connector = causes(error).find_map(|cause| cause.downcast_ref::<ConnectorError>());
-        connector.is_none_or(|failure| failure.is_user() || (failure.is_other() && self.region.is_none()))
-    }
 }
 
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source())
-}
-
-fn credentials_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CredentialsError> {
-    causes(error).find_map(|cause| cause.downcast_ref())
-}
-
-/// What happened and why, in one line.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+const fn not_sent(obstacle: Obstacle) -> StreamErrorKind {
+    match obstacle {
+        Obstacle::CredentialsLate => StreamErrorKind::Timeout,
+        Obstacle::CredentialsFault | Obstacle::Unreachable => StreamErrorKind::Unavailable,
+        Obstacle::CredentialsMisconfigured | Obstacle::Misconfigured => StreamErrorKind::Invalid,
+        Obstacle::NoCredentials => StreamErrorKind::Denied,
+    }
 }
 
 /// Why the service refused a call.

@@ -5,8 +5,6 @@ mod convert;
 mod error;
 mod opened_at;
 mod reader;
-#[cfg(test)]
-mod scripted;
 mod stream_ref;
 #[cfg(test)]
 mod tests;

@@ -6,14 +6,18 @@ use aws_sdk_kinesis::config::ProvideCredentials;
 use serde_json::{Value, json};
 use shardwell_core::{Bytes, ChildShard, HashKeyRange, PutErrorKind, Read, StreamStatus};
 
-use super::scripted::{Answer, Script};
 use super::*;
+use crate::scripted::{Answer, Script};
 
 const ARN: &str = "arn:aws:kinesis:eu-west-1:111122223333:stream/flights";
 const SHARD: &str = "shardId-000000000003";
 
+fn client(script: &Script) -> Client {
+    Client::from_conf(script.kinesis().build())
+}
+
 fn stream(script: &Script) -> KinesisStream {
-    KinesisStream::new(&script.client(), "flights")
+    KinesisStream::new(&client(&script), "flights")
 }
 
 fn iterator(token: &str) -> Answer {
@@ -210,7 +214,7 @@ async fn later_pages_carry_the_token_alone() {
         Answer::Json(json!({"Shards": [shard("shardId-000000000002")], "NextToken": "more"})),
         Answer::Json(json!({"Shards": [shard("shardId-000000000001")]})),
     ]);
-    let stream = KinesisStream::new(&script.client(), ARN);
+    let stream = KinesisStream::new(&client(&script), ARN);
     let shards = stream.list_shards(ShardFilter::AfterShardId("shardId-000000000000".into())).await.expect("scripted");
     let ids: Vec<_> = shards.iter().map(|shard| shard.id.as_str()).collect();
     assert_eq!(ids, ["shardId-000000000001", "shardId-000000000002"], "ordered by id");
@@ -276,7 +280,7 @@ async fn data_calls_make_one_attempt_and_control_calls_up_to_three() {
     assert!(stream.open(&SHARD.into(), StartPosition::Latest).await.is_err());
     assert_eq!(operations(&script), ["PutRecords", "GetShardIterator"]);
     let control = Script::new([fault()]);
-    let clients = KinesisStream::new(&control.client(), "flights").inner.clients.clone();
+    let clients = KinesisStream::new(&client(&control), "flights").inner.clients.clone();
     let retries = clients.control.config().retry_config().expect("set").clone();
     assert_eq!(retries.max_attempts(), 3);
 }
@@ -352,7 +356,7 @@ async fn an_iterator_that_is_refused_twice_is_the_callers_matter() {
 async fn an_arn_of_another_region_is_pointed_out() {
     let script = Script::new([Answer::Refusal(400, "ResourceNotFoundException", "not found")]);
     let arn = ARN.replace("eu-west-1", "us-east-2");
-    let error = KinesisStream::new(&script.client(), arn).describe().await.expect_err("refused");
+    let error = KinesisStream::new(&client(&script), arn).describe().await.expect_err("refused");
     assert!(error.to_string().contains("the ARN is of region us-east-2"), "{error}");
 }
 
@@ -378,7 +382,7 @@ async fn what_keeps_credentials_from_loading_is_told_apart() {
         (|| CredentialsError::provider_timed_out(Duration::from_secs(1)), StreamErrorKind::Timeout, "in time"),
     ];
     for (fail, kind, words) in cases {
-        let config = Script::default().config().credentials_provider(Fails(fail)).build();
+        let config = Script::default().kinesis().credentials_provider(Fails(fail)).build();
         let stream = KinesisStream::new(&Client::from_conf(config), "flights");
         let error = stream.open(&SHARD.into(), StartPosition::Latest).await.expect_err("no credentials");
         assert_eq!(error.kind(), kind, "{error}");
@@ -388,7 +392,7 @@ async fn what_keeps_credentials_from_loading_is_told_apart() {
 
 #[tokio::test]
 async fn a_missing_region_is_a_matter_of_configuration() {
-    let config = Script::default().config().region(None).build();
+    let config = Script::default().kinesis().region(None).build();
     let stream = KinesisStream::new(&Client::from_conf(config), "flights");
     let error = stream.describe().await.expect_err("no endpoint");
     assert_eq!(error.kind(), StreamErrorKind::Invalid, "{error}");
@@ -399,7 +403,7 @@ async fn a_missing_region_is_a_matter_of_configuration() {
 async fn a_dedicated_handle_can_be_given_its_own_client() {
     let describe = || Answer::Refusal(400, "ResourceNotFoundException", "not found");
     let (first, second) = (Script::default(), Script::new([describe()]));
-    let stream = stream(&first).with_dedicated_client(&second.client()).without_read_limits();
+    let stream = stream(&first).with_dedicated_client(&client(&second)).without_read_limits();
     let dedicated = stream.dedicated();
     assert!(dedicated.describe().await.is_err());
     assert_eq!(dedicated.read_limits(), ReadLimits::NONE);

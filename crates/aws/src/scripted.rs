@@ -4,14 +4,27 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aws_sdk_kinesis::config::retry::RetryConfig;
-use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
-use aws_sdk_kinesis::{Client, Config};
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
 use serde_json::Value;
+
+/// The same for each SDK, whose types are its own.
+macro_rules! scripted_config {
+    ($sdk:ident, $script:expr) => {{
+        use $sdk::config::retry::RetryConfig;
+        use $sdk::config::{BehaviorVersion, Credentials, Region};
+        let script = $script.clone();
+        let eager = RetryConfig::standard().with_max_attempts(9).with_initial_backoff(Duration::from_millis(1));
+        $sdk::Config::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(Region::from_static("eu-west-1"))
+            .credentials_provider(Credentials::new("id", "secret", None, None, "tests"))
+            .retry_config(eager)
+            .http_client(http_client_fn(move |_, _| SharedHttpConnector::new(script.clone())))
+    }};
+}
 
 /// What the endpoint does with a request.
 pub(super) enum Answer {
@@ -20,6 +33,8 @@ pub(super) enum Answer {
     Dated(&'static str, Value),
     /// A refusal: HTTP status, error code, words.
     Refusal(u16, &'static str, &'static str),
+    /// A refusal with a body of its own.
+    RefusalWith(u16, Value),
     /// A body that is not of the protocol.
     Garbage,
     /// The connection breaks.
@@ -51,20 +66,16 @@ impl Script {
         self.0.lock().expect("no test panicked in here").seen.clone()
     }
 
-    /// Its retries are as eager as they come, so that a test notices where the crate does not set its own.
-    pub(super) fn client(&self) -> Client {
-        Client::from_conf(self.config().build())
+    /// A client of the script, and its configuration. Its retries are as eager as they come, so that a test notices where the
+    /// crate does not set its own.
+    #[cfg(feature = "kinesis")]
+    pub(super) fn kinesis(&self) -> aws_sdk_kinesis::config::Builder {
+        scripted_config!(aws_sdk_kinesis, self)
     }
 
-    pub(super) fn config(&self) -> aws_sdk_kinesis::config::Builder {
-        let script = self.clone();
-        let eager = RetryConfig::standard().with_max_attempts(9).with_initial_backoff(Duration::from_millis(1));
-        Config::builder()
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(Region::from_static("eu-west-1"))
-            .credentials_provider(Credentials::new("id", "secret", None, None, "tests"))
-            .retry_config(eager)
-            .http_client(http_client_fn(move |_, _| SharedHttpConnector::new(script.clone())))
+    #[cfg(feature = "dynamodb")]
+    pub(super) fn dynamodb(&self) -> aws_sdk_dynamodb::config::Builder {
+        scripted_config!(aws_sdk_dynamodb, self)
     }
 }
 
@@ -94,6 +105,7 @@ impl HttpConnector for Script {
                 let body = serde_json::json!({"__type": code, "message": words});
                 HttpConnectorFuture::ready(Ok(response(status, body.to_string())))
             }
+            Answer::RefusalWith(status, body) => HttpConnectorFuture::ready(Ok(response(status, body.to_string()))),
             Answer::Garbage => HttpConnectorFuture::ready(Ok(response(200, "<html>".to_owned()))),
             Answer::Broken => HttpConnectorFuture::ready(Err(ConnectorError::io("connection reset".into()))),
             Answer::Silence => HttpConnectorFuture::new(std::future::pending()),

@@ -1,0 +1,117 @@
+//! SDK clients, one for each role: their retries, time-outs and connections are set here and nowhere else.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::config::retry::{RetryConfig, RetryPartition};
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::config::{FrameworkMetadata, IdentityCache};
+use aws_sdk_dynamodb::{Client, Config};
+
+/// How long calls may take. Every call has an end, whatever the client that it came from was configured with; the client's
+/// connect and read time-outs stay as they were.
+///
+/// | call | default |
+/// |---|---|
+/// | a renewal: one attempt only | 2 s |
+/// | any other request to the table: one attempt only | 5 s |
+/// | making the table ready: one attempt of up to three | 10 s |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DynamoTimeouts {
+    renewal: Duration,
+    request: Duration,
+    control: Duration,
+}
+
+impl Default for DynamoTimeouts {
+    fn default() -> Self {
+        Self { renewal: Duration::from_secs(2), request: Duration::from_secs(5), control: Duration::from_secs(10) }
+    }
+}
+
+impl DynamoTimeouts {
+    /// For a renewal. Default: 2 s, less than the third of a lease duration (of 10 s) that lies between two of them. A worker
+    /// bounds it by what remains of the lease besides.
+    #[must_use]
+    pub const fn with_renewal(mut self, renewal: Duration) -> Self {
+        self.renewal = renewal;
+        self
+    }
+
+    /// For any other request: a page of a listing, an assignment, the leader lock. Default: 5 s.
+    #[must_use]
+    pub const fn with_request(mut self, request: Duration) -> Self {
+        self.request = request;
+        self
+    }
+
+    /// For an attempt of a request that creates, changes or describes the table. Default: 10 s.
+    #[must_use]
+    pub const fn with_control(mut self, control: Duration) -> Self {
+        self.control = control;
+        self
+    }
+}
+
+/// One client for each role. Each has its own quota of retries and its own throttling in the SDK, so that none of the others can
+/// keep renewals waiting.
+#[derive(Clone, Debug)]
+pub(super) struct Clients {
+    /// Renews: one attempt, since the worker repeats a renewal by what remains of its lease.
+    pub(super) renew: Client,
+    /// Everything else that reads and writes items: one attempt, since whoever plans or discovers comes again anyway.
+    pub(super) items: Client,
+    /// Makes the table ready: nobody above retries that at once, so the SDK does.
+    pub(super) control: Client,
+}
+
+impl Clients {
+    pub(super) fn new(base: &Config, timeouts: &DynamoTimeouts) -> Self {
+        let base = share_identities(base);
+        let once = RetryConfig::standard().with_max_attempts(1);
+        let (renewal, request) = (timeouts.renewal, timeouts.request);
+        Self {
+            renew: client(&base, "shardwell-dynamodb-renew", once.clone(), renewal, renewal),
+            items: client(&base, "shardwell-dynamodb-items", once, request, request),
+            control: client(
+                &base,
+                "shardwell-dynamodb-control",
+                RetryConfig::standard(),
+                timeouts.control,
+                timeouts.control * 3,
+            ),
+        }
+    }
+}
+
+fn client(base: &Config, role: &'static str, retries: RetryConfig, attempt: Duration, all: Duration) -> Client {
+    let timeouts = base.timeout_config().map_or_else(TimeoutConfig::builder, TimeoutConfig::to_builder);
+    let timeouts = timeouts.operation_attempt_timeout(attempt).operation_timeout(all).build();
+    let config = base
+        .to_builder()
+        .retry_config(retries)
+        .retry_partition(RetryPartition::custom(role).build())
+        .timeout_config(timeouts);
+    Client::from_conf(config.build())
+}
+
+/// The roles load credentials once for all of them, and name the framework in their user agent.
+fn share_identities(base: &Config) -> Config {
+    let mut builder = base.to_builder();
+    if base.identity_cache().is_none() {
+        builder.set_identity_cache(IdentityCache::lazy().build());
+    }
+    if let Ok(framework) = FrameworkMetadata::new("shardwell", Some(env!("CARGO_PKG_VERSION"))) {
+        builder.push_framework_metadata(framework);
+    }
+    builder.build()
+}
+
+/// The same configuration with credentials cached apart, and with connections apart unless it brings an HTTP client of
+/// its own: without one, each client that is built makes its own.
+pub(super) fn apart(base: &Config) -> Config {
+    let mut builder = base.to_builder();
+    // A load of credentials runs inside the call that needed it first; calls of another runtime must not wait for that
+    // runtime to be polled.
+    builder.set_identity_cache(IdentityCache::lazy().build());
+    builder.build()
+}

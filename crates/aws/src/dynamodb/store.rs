@@ -1,0 +1,589 @@
+//! The seam to the lease table, a request for each call.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::config::AsyncSleep;
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::{Client, Config};
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use shardwell_core::{
+    Assignment, Conditional, Created, Eviction, FleetSettings, HandoffStart, LeaderLock, Lease, LeaseKey, LeaseListing,
+    LeaseMeta, LeaseStore, MetricsWrite, PendingWrite, RenewOutcome, Renewal, Renewed, Seen, StoreError,
+    StoreErrorKind, StreamIdentity, WorkerId, WorkerMetrics,
+};
+use tracing::warn;
+
+use super::capacity::{Purpose, charged};
+use super::clients::{self, Clients, DynamoTimeouts};
+use super::error::{Operation, Target};
+use super::expression::{Condition, Placeholders, Rendered, Update};
+use super::item::{
+    ENTITY_TYPE, Item, KEY, coordinator, entity_type, key, key_of, lease, number, string, strings, worker,
+};
+use super::table::{INDEX, TableSettings};
+
+/// How many renewals are under way at once: with 10 ms each, a worker renews 20,000 leases in a third of a lease duration.
+const CONCURRENT_RENEWALS: usize = 64;
+
+/// A lease table in DynamoDB: that of the Java KCL 3.5, bit for bit. Clones are cheap and share connections.
+///
+/// A worker with this store can join a running fleet of Java KCL 3.x workers of the same application (the table has the
+/// application's name), work beside them, lead, and take over. See [`prepare`](LeaseStore::prepare) for which fleets.
+///
+/// It is made from an SDK client and takes over that client's configuration: region, endpoint, credentials, HTTP client,
+/// interceptors. Retries and time-outs it sets by itself: every request is one attempt, since the worker repeats what is worth
+/// it. How long each may take is said at [`DynamoTimeouts`].
+///
+/// # The table
+/// Beside the KCL's attributes, leases have `shardwellToken` and `shardwellState`, and workers' items `shardwellIncarnation`,
+/// `shardwellBeat` and `shardwellStreams`; a Java worker leaves them alone. The items `shardwell:settings` and
+/// `shardwell:stream:...` are of the type `LEADER`, which Java workers do not look into. Attributes that are not known are never
+/// touched, nor are items that cannot be read; [`LeaseListing::unreadable`] names those.
+///
+/// # Permissions
+/// `dynamodb:DescribeTable`, `GetItem`, `PutItem`, `UpdateItem`, `DeleteItem` and `Scan` on the table, `Query` on its index
+/// `LeaseOwnerToLeaseKeyIndex`, `DescribeTable` on the tables `<table>-CoordinatorState`; to create the table, `CreateTable` and,
+/// as far as they are used, `UpdateTable`, `TagResource` and `UpdateContinuousBackups`.
+#[derive(Clone)]
+pub struct DynamoLeaseStore {
+    pub(super) inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+pub(super) struct Inner {
+    base: Config,
+    dedicated: Option<Config>,
+    timeouts: DynamoTimeouts,
+    pub(super) clients: Clients,
+    pub(super) target: Target,
+    pub(super) settings: TableSettings,
+    pub(super) adopts_2x_tables: bool,
+}
+
+impl DynamoLeaseStore {
+    /// The lease table of this name, in the region and account of the client.
+    ///
+    /// # Panics
+    /// Never with a client that the SDK has accepted: its configuration is checked again with only retries and time-outs
+    /// changed.
+    pub fn new(client: &Client, table: impl Into<String>) -> Self {
+        let base = client.config().clone();
+        let region = base.region().map(ToString::to_string);
+        let timeouts = DynamoTimeouts::default();
+        let inner = Inner {
+            clients: Clients::new(&base, &timeouts),
+            base,
+            dedicated: None,
+            timeouts,
+            target: Target { table: table.into(), region },
+            settings: TableSettings::default(),
+            adopts_2x_tables: false,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Sets how the table is created if it is not there. Default: [`TableSettings::default`].
+    #[must_use]
+    pub fn with_table_settings(self, settings: TableSettings) -> Self {
+        self.changed(|inner| inner.settings = settings)
+    }
+
+    /// Sets how long requests may take. Default: [`DynamoTimeouts::default`].
+    #[must_use]
+    pub fn with_timeouts(self, timeouts: DynamoTimeouts) -> Self {
+        self.changed(|inner| {
+            inner.clients = Clients::new(&inner.base, &timeouts);
+            inner.timeouts = timeouts;
+        })
+    }
+
+    /// Takes over a table that looks like one of the KCL 1.x or 2.x, adding its index. Only for a fleet of which no worker runs any
+    /// more: those workers take leases for themselves. Default: such a table is refused.
+    #[must_use]
+    pub fn with_adoption_of_2x_tables(self) -> Self {
+        self.changed(|inner| inner.adopts_2x_tables = true)
+    }
+
+    /// Sets the client that [`LeaseStore::dedicated`] works with. Needed only if the first client was given an HTTP client of its
+    /// own: connections belong to that, and `dedicated` cannot make another one like it.
+    #[must_use]
+    pub fn with_dedicated_client(self, client: &Client) -> Self {
+        self.changed(|inner| inner.dedicated = Some(client.config().clone()))
+    }
+
+    /// The name of the table.
+    pub fn table(&self) -> &str {
+        &self.inner.target.table
+    }
+
+    fn changed(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        change(Arc::make_mut(&mut self.inner));
+        self
+    }
+}
+
+impl fmt::Debug for DynamoLeaseStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DynamoLeaseStore").field("table", &self.inner.target.table).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for DynamoLeaseStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DynamoDB {}", self.inner.target)
+    }
+}
+
+impl Inner {
+    /// Waits as the SDK does.
+    pub(super) async fn sleep(&self, time: Duration) -> Result<(), StoreError> {
+        let Some(sleep) = self.base.sleep_impl() else {
+            let message = "the client has no way to sleep; give its configuration a `sleep_impl`";
+            return Err(StoreError::new(StoreErrorKind::Invalid, message));
+        };
+        sleep.sleep(time).await;
+        Ok(())
+    }
+
+    pub(super) async fn get(&self, purpose: Purpose, of: &str) -> Result<Option<Item>, StoreError> {
+        let request = self.clients.items.get_item().table_name(&self.target.table).set_key(Some(key(of)));
+        let request = request.consistent_read(true).return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let answer = request.send().await.map_err(|error| self.target.error(Operation::GetItem, error))?;
+        charged(&self.target.table, purpose, answer.consumed_capacity());
+        Ok(answer.item)
+    }
+
+    /// Writes an item if the condition holds; tells whether it did.
+    async fn put(&self, purpose: Purpose, item: Item, condition: Condition) -> Result<bool, StoreError> {
+        let mut placeholders = Placeholders::default();
+        let condition = condition.render(&mut placeholders);
+        let request = self.clients.items.put_item().table_name(&self.target.table).set_item(Some(item));
+        let request = request
+            .condition_expression(condition)
+            .set_expression_attribute_names(placeholders.names())
+            .set_expression_attribute_values(placeholders.values())
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        match request.send().await {
+            Ok(answer) => {
+                charged(&self.target.table, purpose, answer.consumed_capacity());
+                Ok(true)
+            }
+            Err(error) => match error.as_service_error() {
+                Some(PutItemError::ConditionalCheckFailedException(_)) => Ok(false),
+                _ => Err(self.target.error(Operation::PutItem, error)),
+            },
+        }
+    }
+
+    /// Changes an item. Gives it as it is after that, or as it is where the condition does not hold.
+    async fn update(
+        &self,
+        client: &Client,
+        purpose: Purpose,
+        of: &str,
+        change: Rendered,
+    ) -> Result<Result<Item, Option<Item>>, StoreError> {
+        let request = client.update_item().table_name(&self.target.table).set_key(Some(key(of)));
+        let request = request
+            .update_expression(change.update)
+            .condition_expression(change.condition)
+            .set_expression_attribute_names(change.placeholders.names())
+            .set_expression_attribute_values(change.placeholders.values())
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        match request.send().await {
+            Ok(answer) => {
+                charged(&self.target.table, purpose, answer.consumed_capacity());
+                Ok(Ok(answer.attributes.unwrap_or_default()))
+            }
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(failed)) => Ok(Err(failed.item.clone())),
+                _ => Err(self.target.error(Operation::UpdateItem, error)),
+            },
+        }
+    }
+
+    async fn delete(&self, purpose: Purpose, of: &str, condition: Option<Condition>) -> Result<bool, StoreError> {
+        let mut placeholders = Placeholders::default();
+        let condition = condition.map(|condition| condition.render(&mut placeholders));
+        let request = self.clients.items.delete_item().table_name(&self.target.table).set_key(Some(key(of)));
+        let request = request
+            .set_condition_expression(condition)
+            .set_expression_attribute_names(placeholders.names())
+            .set_expression_attribute_values(placeholders.values())
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        match request.send().await {
+            Ok(answer) => {
+                charged(&self.target.table, purpose, answer.consumed_capacity());
+                Ok(true)
+            }
+            Err(error) => match error.as_service_error() {
+                Some(DeleteItemError::ConditionalCheckFailedException(_)) => Ok(false),
+                _ => Err(self.target.error(Operation::DeleteItem, error)),
+            },
+        }
+    }
+
+    /// Every item of the table.
+    pub(super) async fn scan(&self) -> Result<Vec<Item>, StoreError> {
+        let request = self.clients.items.scan().table_name(&self.target.table);
+        let request = request.return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let mut pages = request.into_paginator().send();
+        let mut items = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| self.target.error(Operation::Scan, error))?;
+            charged(&self.target.table, Purpose::Listings, page.consumed_capacity());
+            items.extend(page.items.unwrap_or_default());
+        }
+        Ok(items)
+    }
+
+    /// A lease in an answer, where it must be one.
+    fn lease(&self, item: &Item) -> Result<Lease, StoreError> {
+        lease::read(item).map_err(|why| self.target.unreadable(key_of(item).unwrap_or_default(), &why))
+    }
+
+    /// A conditional write of a lease.
+    async fn write(&self, key: &LeaseKey, change: Rendered) -> Result<Conditional, StoreError> {
+        match self.update(&self.clients.items, Purpose::Assignments, key.as_str(), change).await? {
+            Ok(item) => Ok(Conditional::Applied(self.lease(&item)?)),
+            Err(Some(item)) if is_lease(&item) => Ok(Conditional::Refused(Some(self.lease(&item)?))),
+            Err(_) => Ok(Conditional::Refused(None)),
+        }
+    }
+
+    async fn renew(&self, worker: &WorkerId, renewal: &Renewal) -> RenewOutcome {
+        let change = renewing(worker, renewal);
+        let answer = self.update(&self.clients.renew, Purpose::Renewals, renewal.key.as_str(), change).await;
+        let row = |item: &Item| if is_lease(item) { self.lease(item).map(Some) } else { Ok(None) };
+        let (is_applied, row) = match answer {
+            Ok(Ok(item)) => (true, row(&item)),
+            Ok(Err(item)) => (false, item.as_ref().map_or(Ok(None), row)),
+            Err(error) => return RenewOutcome::Unknown(error),
+        };
+        match row {
+            Ok(Some(row)) if is_applied || renewal.was_applied(&row) => RenewOutcome::applied(row),
+            Ok(row) => RenewOutcome::Lost(row),
+            Err(error) => RenewOutcome::Unknown(error),
+        }
+    }
+}
+
+/// Leases of an older KCL do not say what they are.
+pub(super) fn is_lease(item: &Item) -> bool {
+    entity_type(item).is_none_or(|kind| kind == lease::TYPE)
+}
+
+fn is_there() -> Condition {
+    Condition::All(vec![
+        Condition::Present(KEY),
+        Condition::Any(vec![Condition::Absent(ENTITY_TYPE), Condition::Is(ENTITY_TYPE, string(lease::TYPE))]),
+    ])
+}
+
+fn renewing(worker: &WorkerId, renewal: &Renewal) -> Rendered {
+    let mut update = Update::default();
+    update.set(lease::COUNTER, number(renewal.counter.saturating_add(1)));
+    update.set(lease::TOKEN, lease::token_value(renewal.token));
+    if let Some(kbps) = renewal.throughput_kbps.filter(|kbps| kbps.is_finite()) {
+        update.set(lease::THROUGHPUT, lease::throughput_value(kbps));
+    }
+    if let Some(write) = &renewal.checkpoint {
+        let (checkpoint, sub_sequence) = write.checkpoint.to_stored();
+        update.set(lease::CHECKPOINT, string(checkpoint)).set(lease::SUB_SEQUENCE, number(sub_sequence));
+        update.set(lease::OWNER_SWITCHES, number(0));
+        let state = write.state.as_ref();
+        let state = state.map(|(version, data)| lease::state_value(write.checkpoint, *version, data));
+        update.put(lease::STATE, state);
+        let pending = match &write.pending {
+            PendingWrite::Clear => None,
+            PendingWrite::Set(pending) => Some(pending),
+        };
+        let stored = pending.map(|pending| pending.checkpoint.to_stored());
+        update.put(lease::PENDING, stored.as_ref().map(|(checkpoint, _)| string(checkpoint)));
+        update.put(lease::PENDING_SUB_SEQUENCE, stored.map(|(_, sub_sequence)| number(sub_sequence)));
+        let state = pending.and_then(|pending| pending.state.clone());
+        update.put(lease::PENDING_STATE, state.map(super::item::bytes));
+    }
+    let me = || string(worker.as_str());
+    update.when(Condition::All(vec![
+        Condition::Is(lease::COUNTER, number(renewal.counter)),
+        Condition::Any(vec![Condition::Is(lease::OWNER, me()), Condition::Is(lease::CHECKPOINT_OWNER, me())]),
+    ]))
+}
+
+fn as_seen(seen: &Seen) -> Condition {
+    let id = |worker: &Option<WorkerId>| worker.as_ref().map(|worker| string(worker.as_str()));
+    let mut conditions = vec![
+        is_there(),
+        Condition::as_seen(lease::OWNER, id(&seen.owner)),
+        Condition::as_seen(lease::CHECKPOINT_OWNER, id(&seen.checkpoint_owner)),
+    ];
+    conditions.extend(seen.counter.map(|counter| Condition::Is(lease::COUNTER, number(counter))));
+    Condition::All(conditions)
+}
+
+#[async_trait]
+impl LeaseStore for DynamoLeaseStore {
+    fn dedicated(&self) -> Arc<dyn LeaseStore> {
+        let base = self.inner.dedicated.clone().unwrap_or_else(|| clients::apart(&self.inner.base));
+        let clients = Clients::new(&base, &self.inner.timeouts);
+        let inner = Inner { base, clients, ..Inner::clone(&self.inner) };
+        Arc::new(Self { inner: Arc::new(inner) })
+    }
+
+    /// Creates the table with its index if it is not there, and waits until both can be used; adds the index to a table of
+    /// the KCL that lacks it.
+    ///
+    /// # Errors
+    /// As the seam's. Beside that, [`StoreErrorKind::Unusable`] for a fleet that is not in the KCL's 3.x mode, or that still keeps
+    /// its state in tables of its own: the message says what to do.
+    async fn prepare(&self) -> Result<(), StoreError> {
+        super::prepare::prepare(&self.inner).await
+    }
+
+    async fn create_lease(&self, lease: &Lease) -> Result<Created, StoreError> {
+        lease.ensure_creatable()?;
+        let item = lease::new_item(lease);
+        Ok(match self.inner.put(Purpose::Assignments, item, Condition::Absent(KEY)).await? {
+            true => Created::New,
+            false => Created::Existed,
+        })
+    }
+
+    async fn leases(&self) -> Result<LeaseListing, StoreError> {
+        let mut listing = LeaseListing::default();
+        for item in self.inner.scan().await?.iter().filter(|item| is_lease(item)) {
+            match lease::read(item) {
+                Ok(lease) => listing.leases.push(lease),
+                Err(why) => {
+                    let key = key_of(item).unwrap_or_default();
+                    warn!(table = self.inner.target.table, key, %why, "a lease cannot be read");
+                    listing.unreadable.push(LeaseKey::from(key));
+                }
+            }
+        }
+        listing.leases.sort_by(|a, b| a.key.cmp(&b.key));
+        listing.unreadable.sort();
+        Ok(listing)
+    }
+
+    async fn lease(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
+        let item = self.inner.get(Purpose::Lookups, key.as_str()).await?;
+        item.filter(is_lease).map(|item| self.inner.lease(&item)).transpose()
+    }
+
+    async fn leases_of(&self, worker: &WorkerId) -> Result<Vec<LeaseKey>, StoreError> {
+        let inner = &self.inner;
+        let mut placeholders = Placeholders::default();
+        let condition = Condition::Is(lease::OWNER, string(worker.as_str())).render(&mut placeholders);
+        let request = inner.clients.items.query().table_name(&inner.target.table).index_name(INDEX);
+        let request = request
+            .key_condition_expression(condition)
+            .set_expression_attribute_names(placeholders.names())
+            .set_expression_attribute_values(placeholders.values())
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let mut pages = request.into_paginator().send();
+        let mut keys = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| inner.target.error(Operation::Query, error))?;
+            charged(&inner.target.table, Purpose::Discovery, page.consumed_capacity());
+            keys.extend(page.items.unwrap_or_default().iter().filter_map(key_of).map(LeaseKey::from));
+        }
+        keys.sort();
+        Ok(keys)
+    }
+
+    fn renew<'a>(&'a self, worker: &'a WorkerId, renewals: Vec<Renewal>) -> BoxStream<'a, Renewed> {
+        let renewed = move |renewal: Renewal| async move {
+            let outcome = self.inner.renew(worker, &renewal).await;
+            Renewed { key: renewal.key, outcome }
+        };
+        stream::iter(renewals).map(renewed).buffer_unordered(CONCURRENT_RENEWALS).boxed()
+    }
+
+    async fn assign(&self, assignment: &Assignment) -> Result<Conditional, StoreError> {
+        let Assignment { key, seen, to } = assignment;
+        let mut update = Update::default();
+        update.set(lease::OWNER, string(to.as_str())).remove(lease::CHECKPOINT_OWNER).remove(lease::TOKEN);
+        update.raise(lease::COUNTER);
+        // The KCL's rule: another owner before, or the end of a handoff that gives the lease back to its old owner.
+        if seen.owner.as_ref().is_some_and(|owner| owner != to) || seen.checkpoint_owner.as_ref() == Some(to) {
+            update.raise(lease::OWNER_SWITCHES);
+        }
+        self.inner.write(key, update.when(as_seen(seen))).await
+    }
+
+    async fn start_handoff(&self, handoff: &HandoffStart) -> Result<Conditional, StoreError> {
+        let HandoffStart { key, from, to } = handoff;
+        let mut update = Update::default();
+        update.set(lease::OWNER, string(to.as_str())).set(lease::CHECKPOINT_OWNER, string(from.as_str()));
+        let seen = Seen { owner: Some(from.clone()), checkpoint_owner: None, counter: None };
+        self.inner.write(key, update.when(as_seen(&seen))).await
+    }
+
+    async fn evict(&self, eviction: &Eviction) -> Result<Conditional, StoreError> {
+        let Eviction { key, seen } = eviction;
+        let mut update = Update::default();
+        if seen.checkpoint_owner.is_none() {
+            update.remove(lease::OWNER);
+        }
+        update.remove(lease::CHECKPOINT_OWNER).remove(lease::TOKEN).raise(lease::COUNTER);
+        self.inner.write(key, update.when(as_seen(seen))).await
+    }
+
+    async fn update_meta(&self, key: &LeaseKey, meta: &LeaseMeta) -> Result<Conditional, StoreError> {
+        let mut update = Update::default();
+        match meta {
+            LeaseMeta::Children(children) => {
+                update.put(lease::CHILDREN, strings(children));
+            }
+            LeaseMeta::HashKeyRange(range) => {
+                update.set(lease::STARTING_HASH_KEY, string(range.start().to_string()));
+                update.set(lease::ENDING_HASH_KEY, string(range.end().to_string()));
+            }
+        }
+        self.inner.write(key, update.when(is_there())).await
+    }
+
+    async fn delete_lease(&self, key: &LeaseKey) -> Result<(), StoreError> {
+        self.inner.delete(Purpose::Assignments, key.as_str(), None).await.map(drop)
+    }
+
+    async fn put_worker_metrics(&self, metrics: &WorkerMetrics) -> Result<MetricsWrite, StoreError> {
+        let incarnation = metrics.heartbeat.map(|heartbeat| worker::incarnation_value(heartbeat.incarnation));
+        let mut update = Update::default();
+        update.set(ENTITY_TYPE, string(worker::TYPE));
+        update.set(worker::LAST_UPDATE, worker::seconds_value(metrics.last_update));
+        update.set(worker::SAMPLES, worker::series_value(&metrics.samples));
+        update.set(worker::OPERATING_RANGE, worker::series_value(&metrics.operating_range));
+        update.set(worker::SUPPORT_CODE, number(metrics.support_code));
+        update.set(worker::SUPPORT_HEARTBEAT, worker::seconds_value(metrics.support_heartbeat));
+        update.put(worker::INCARNATION, incarnation.clone());
+        update.put(worker::BEAT, metrics.heartbeat.map(|heartbeat| number(heartbeat.beat)));
+        update.put(worker::STREAMS, metrics.streams.as_ref().map(super::item::list));
+        let change = update.when(Condition::Any(vec![
+            Condition::Absent(KEY),
+            Condition::All(vec![
+                Condition::Is(ENTITY_TYPE, string(worker::TYPE)),
+                Condition::as_seen(worker::INCARNATION, incarnation),
+            ]),
+        ]));
+        let id = metrics.worker.as_str();
+        let item = match self.inner.update(&self.inner.clients.items, Purpose::Coordination, id, change).await? {
+            Ok(_) => return Ok(MetricsWrite::Written),
+            Err(item) => item.unwrap_or_default(),
+        };
+        if entity_type(&item) != Some(worker::TYPE) {
+            let message =
+                format!("`{id}` is the key of something else in {}; give the worker another id", self.inner.target);
+            return Err(StoreError::new(StoreErrorKind::Invalid, message));
+        }
+        let theirs = worker::read(&item).map_err(|why| self.inner.target.unreadable(id, &why))?;
+        Ok(MetricsWrite::Foreign(theirs))
+    }
+
+    async fn worker_metrics(&self) -> Result<Vec<WorkerMetrics>, StoreError> {
+        let items = self.inner.scan().await?;
+        let mut workers = Vec::new();
+        for item in items.iter().filter(|item| entity_type(item) == Some(worker::TYPE)) {
+            match worker::read(item) {
+                Ok(metrics) => workers.push(metrics),
+                // As a worker that writes none: it is given nothing.
+                Err(why) => warn!(key = key_of(item), %why, "the metrics of a worker cannot be read"),
+            }
+        }
+        workers.sort_by(|a, b| a.worker.cmp(&b.worker));
+        Ok(workers)
+    }
+
+    async fn delete_worker_metrics(&self, seen: &WorkerMetrics) -> Result<bool, StoreError> {
+        let incarnation = seen.heartbeat.map(|heartbeat| worker::incarnation_value(heartbeat.incarnation));
+        let condition = Condition::All(vec![
+            Condition::Is(worker::LAST_UPDATE, worker::seconds_value(seen.last_update)),
+            Condition::as_seen(worker::INCARNATION, incarnation),
+        ]);
+        self.inner.delete(Purpose::Coordination, seen.worker.as_str(), Some(condition)).await
+    }
+
+    async fn leader_lock(&self) -> Result<Option<LeaderLock>, StoreError> {
+        let item = self.inner.get(Purpose::Coordination, coordinator::LEADER).await?;
+        let read =
+            |item| coordinator::read_lock(&item).map_err(|why| self.inner.target.unreadable(coordinator::LEADER, &why));
+        item.map(read).transpose()
+    }
+
+    async fn swap_leader_lock(&self, seen: Option<&str>, lock: Option<&LeaderLock>) -> Result<bool, StoreError> {
+        let condition = match seen {
+            Some(version) => Condition::Is(coordinator::LOCK_VERSION, string(version)),
+            None => Condition::Absent(KEY),
+        };
+        match (lock, seen) {
+            (Some(lock), _) => self.inner.put(Purpose::Coordination, coordinator::lock_item(lock), condition).await,
+            (None, Some(_)) => self.inner.delete(Purpose::Coordination, coordinator::LEADER, Some(condition)).await,
+            (None, None) => Ok(self.leader_lock().await?.is_none()),
+        }
+    }
+
+    async fn fleet_settings(&self) -> Result<Option<FleetSettings>, StoreError> {
+        let item = self.inner.get(Purpose::Coordination, coordinator::SETTINGS).await?;
+        let read = |item| {
+            coordinator::read_settings(&item).map_err(|why| self.inner.target.unreadable(coordinator::SETTINGS, &why))
+        };
+        item.map(read).transpose()
+    }
+
+    async fn swap_fleet_settings(
+        &self,
+        seen: Option<&FleetSettings>,
+        settings: &FleetSettings,
+    ) -> Result<bool, StoreError> {
+        let condition = match seen {
+            None => Condition::Absent(KEY),
+            Some(seen) => Condition::All(vec![
+                Condition::Is(coordinator::LEASE_DURATION, coordinator::duration_value(seen.lease_duration)),
+                Condition::as_seen(coordinator::DRAINING, strings(&seen.draining)),
+            ]),
+        };
+        self.inner.put(Purpose::Coordination, coordinator::settings_item(settings), condition).await
+    }
+
+    async fn stream_identity(&self, name: &str) -> Result<Option<StreamIdentity>, StoreError> {
+        let key = coordinator::stream_key(name);
+        let item = self.inner.get(Purpose::Coordination, &key).await?;
+        let read = |item| coordinator::read_stream(&item).map_err(|why| self.inner.target.unreadable(&key, &why));
+        item.map(read).transpose()
+    }
+
+    async fn stream_identities(&self) -> Result<Vec<StreamIdentity>, StoreError> {
+        let items = self.inner.scan().await?;
+        let of_streams = items.iter().filter(|item| {
+            key_of(item).is_some_and(|key| key.starts_with(coordinator::STREAM_PREFIX)) && !is_lease(item)
+        });
+        let read = |item| {
+            let unreadable = |why| self.inner.target.unreadable(key_of(item).unwrap_or_default(), &why);
+            coordinator::read_stream(item).map_err(unreadable)
+        };
+        let mut identities = of_streams.map(read).collect::<Result<Vec<_>, _>>()?;
+        identities.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(identities)
+    }
+
+    async fn record_stream_identity(&self, identity: &StreamIdentity) -> Result<Created, StoreError> {
+        let is_new =
+            self.inner.put(Purpose::Coordination, coordinator::stream_item(identity), Condition::Absent(KEY)).await?;
+        Ok(if is_new { Created::New } else { Created::Existed })
+    }
+
+    async fn delete_stream_identity(&self, name: &str) -> Result<(), StoreError> {
+        self.inner.delete(Purpose::Coordination, &coordinator::stream_key(name), None).await.map(drop)
+    }
+}
