@@ -1,10 +1,10 @@
 //! Conditions and updates, with a placeholder for every name and value: names that DynamoDB reserves need no care then.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::item::number;
+use super::item::{Item, Names, number};
 
 /// What must hold of an item.
 #[derive(Clone, Debug)]
@@ -44,8 +44,8 @@ impl Condition {
 /// What stands for names and values.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Placeholders {
-    names: HashMap<String, String>,
-    values: HashMap<String, AttributeValue>,
+    names: BTreeMap<String, String>,
+    values: BTreeMap<String, AttributeValue>,
 }
 
 impl Placeholders {
@@ -61,13 +61,13 @@ impl Placeholders {
         placeholder
     }
 
-    pub(super) fn names(&self) -> Option<HashMap<String, String>> {
-        Some(self.names.clone()).filter(|names| !names.is_empty())
+    pub(super) fn names(&self) -> Option<Names> {
+        (!self.names.is_empty()).then(|| self.names.clone().into_iter().collect())
     }
 
     /// DynamoDB refuses a request with an empty map.
-    pub(super) fn values(&self) -> Option<HashMap<String, AttributeValue>> {
-        Some(self.values.clone()).filter(|values| !values.is_empty())
+    pub(super) fn values(&self) -> Option<Item> {
+        (!self.values.is_empty()).then(|| self.values.clone().into_iter().collect())
     }
 }
 

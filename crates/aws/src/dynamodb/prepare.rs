@@ -1,10 +1,10 @@
 //! Making the table ready.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::{BuildError, SdkError};
 use aws_sdk_dynamodb::operation::create_table::CreateTableError;
+use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
 use aws_sdk_dynamodb::operation::update_table::UpdateTableError;
 use aws_sdk_dynamodb::types::{
     AttributeValue, BillingMode, CreateGlobalSecondaryIndexAction, GlobalSecondaryIndexUpdate, IndexStatus,
@@ -47,7 +47,9 @@ pub(super) async fn prepare(inner: &Inner) -> Result<(), StoreError> {
 async fn describe(inner: &Inner, table: &str) -> Result<Option<TableDescription>, StoreError> {
     match inner.clients.control.describe_table().table_name(table).send().await {
         Ok(answer) => Ok(answer.table),
-        Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => Ok(None),
+        Err(error) if error.as_service_error().is_some_and(DescribeTableError::is_resource_not_found_exception) => {
+            Ok(None)
+        }
         Err(error) => Err(inner.target.error(Operation::DescribeTable, error)),
     }
 }
@@ -120,7 +122,7 @@ async fn fleet(inner: &Inner, has_index: bool) -> Result<Fleet, StoreError> {
 async fn legacy_item(inner: &Inner, table: &str) -> Result<Option<Item>, StoreError> {
     let key = AttributeValue::S(migration::CLIENT_VERSION.to_owned());
     let request = inner.clients.items.get_item().table_name(table).consistent_read(true);
-    let answer = request.set_key(Some(HashMap::from([(migration::LEGACY_KEY.to_owned(), key)]))).send().await;
+    let answer = request.set_key(Some(Item::from([(migration::LEGACY_KEY.to_owned(), key)]))).send().await;
     Ok(answer.map_err(|error| inner.target.error(Operation::GetItem, error))?.item)
 }
 

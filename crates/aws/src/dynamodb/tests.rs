@@ -178,7 +178,7 @@ async fn a_checkpoint_rides_on_the_renewal_and_clears_what_was_pending() {
     }
 }
 
-fn refused(item: Option<Value>) -> Answer {
+fn refused(item: &Option<Value>) -> Answer {
     Answer::RefusalWith(
         400,
         json!({
@@ -194,12 +194,12 @@ async fn a_lost_reply_is_told_from_a_lost_lease_by_its_token() {
     let mut applied = java_lease();
     applied["leaseCounter"] = json!({"N": "42"});
     applied["shardwellToken"] = json!({"S": "00000000000000ab"});
-    let outcome = renew(&Script::new([refused(Some(applied.clone()))]), renewal(None)).await;
+    let outcome = renew(&Script::new([refused(&Some(applied.clone()))]), renewal(None)).await;
     assert!(matches!(outcome, RenewOutcome::Renewed(row) if row.counter == 42));
     applied["shardwellToken"] = json!({"S": "00000000000000ac"});
-    let outcome = renew(&Script::new([refused(Some(applied))]), renewal(None)).await;
+    let outcome = renew(&Script::new([refused(&Some(applied))]), renewal(None)).await;
     assert!(matches!(outcome, RenewOutcome::Lost(Some(row)) if row.owner == Some("java-1".into())));
-    assert!(matches!(renew(&Script::new([refused(None)]), renewal(None)).await, RenewOutcome::Lost(None)));
+    assert!(matches!(renew(&Script::new([refused(&None)]), renewal(None)).await, RenewOutcome::Lost(None)));
 }
 
 #[tokio::test]
@@ -239,7 +239,7 @@ async fn a_lease_is_given_away_as_the_kcl_does_it() {
 
 #[tokio::test]
 async fn a_handoff_leaves_the_counter_to_the_old_owner() {
-    let script = Script::new([refused(Some(java_lease()))]);
+    let script = Script::new([refused(&Some(java_lease()))]);
     let handoff = HandoffStart { key: "shardId-000000000003".into(), from: "w".into(), to: "x".into() };
     let answer = store(&script).start_handoff(&handoff).await.expect("scripted");
     assert_eq!(answer, Conditional::Refused(Some(as_seen())));

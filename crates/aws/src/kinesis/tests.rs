@@ -17,7 +17,7 @@ fn client(script: &Script) -> Client {
 }
 
 fn stream(script: &Script) -> KinesisStream {
-    KinesisStream::new(&client(&script), "flights")
+    KinesisStream::new(&client(script), "flights")
 }
 
 fn iterator(token: &str) -> Answer {

@@ -148,5 +148,5 @@ pub(in crate::dynamodb) fn state_value(belongs_to: Checkpoint, version: u32, dat
 
 /// A throughput as the KCL rounds it.
 pub(in crate::dynamodb) fn throughput_value(kbps: f64) -> AttributeValue {
-    number(format!("{kbps:.6}"))
+    AttributeValue::N(format!("{kbps:.6}"))
 }

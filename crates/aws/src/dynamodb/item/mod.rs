@@ -4,14 +4,19 @@ pub(super) mod coordinator;
 pub(super) mod lease;
 pub(super) mod worker;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 /// An item as the SDK has it.
-pub(super) type Item = HashMap<String, AttributeValue>;
+#[expect(clippy::disallowed_types, reason = "it is the SDK's, and nothing depends on the order")]
+pub(super) type Item = std::collections::HashMap<String, AttributeValue>;
+
+/// Names as the SDK takes them, by their placeholders.
+#[expect(clippy::disallowed_types, reason = "it is the SDK's, and nothing depends on the order")]
+pub(super) type Names = std::collections::HashMap<String, String>;
 
 /// The key of every item, whatever it is.
 pub(super) const KEY: &str = "leaseKey";
@@ -49,7 +54,7 @@ impl<'a> Attributes<'a> {
         self.get(name, |value| value.as_b().ok())
     }
 
-    pub(super) fn map(self, name: &'static str) -> Result<Option<Attributes<'a>>, Unreadable> {
+    pub(super) fn map(self, name: &'static str) -> Result<Option<Self>, Unreadable> {
         self.get(name, |value| value.as_m().ok().map(Attributes))
     }
 
@@ -77,7 +82,7 @@ pub(super) fn string(text: impl Into<String>) -> AttributeValue {
     AttributeValue::S(text.into())
 }
 
-pub(super) fn number(number: impl ToString) -> AttributeValue {
+pub(super) fn number(number: impl ToString + Copy) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 
@@ -97,7 +102,7 @@ pub(super) fn list<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Attribu
 
 /// The key of an item.
 pub(super) fn key(key: impl Into<String>) -> Item {
-    HashMap::from([(KEY.to_owned(), string(key))])
+    Item::from([(KEY.to_owned(), string(key))])
 }
 
 /// The key that an item has.

@@ -48,17 +48,18 @@ impl Fleet<'_> {
             throughput_kbps: observations.throughput_kbps(lease),
             held: held(lease, observations, patience, now),
         });
-        // Whoever was asked for a lease and has lost it to time does not find it again, since it names another owner.
-        let is_neglected = |lease: &&Lease| {
-            let is_expected = !lease.is_finished() && !lease.handoff_requested();
-            is_expected && observations.is_expired(lease, patience.lease_duration, now)
+        let duration = patience.lease_duration;
+        let is_neglected = |lease: &&Lease| !lease.is_finished() && observations.is_expired(lease, duration, now);
+        let takers = |neglected: &dyn Fn(&Lease) -> bool| -> Vec<PlannedWorker> {
+            let neglected = self.leases.iter().filter(is_neglected).filter(|lease| neglected(lease));
+            let negligent: BTreeSet<&WorkerId> = neglected.filter_map(Lease::actual_owner).collect();
+            let alive = self.workers.iter().filter(|metrics| observations.is_alive(&metrics.worker, duration, now));
+            alive.filter(|metrics| !negligent.contains(&metrics.worker)).map(|metrics| self.planned(metrics)).collect()
         };
-        let negligent: BTreeSet<&WorkerId> =
-            self.leases.iter().filter(is_neglected).filter_map(Lease::actual_owner).collect();
-        let takes = |metrics: &&WorkerMetrics| {
-            observations.is_alive(&metrics.worker, patience.lease_duration, now) && !negligent.contains(&metrics.worker)
-        };
-        (leases.collect(), self.workers.iter().filter(takes).map(|metrics| self.planned(metrics)).collect())
+        let workers = Some(takers(&|_| true)).filter(|takers| !takers.is_empty());
+        // Whoever was asked for a lease and has lost it to time has no way to find it again, since it names another owner. Rather
+        // one of these than nobody, since they would all wait for each other.
+        (leases.collect(), workers.unwrap_or_else(|| takers(&|lease| !lease.handoff_requested())))
     }
 
     fn planned(&self, metrics: &WorkerMetrics) -> PlannedWorker {
@@ -213,7 +214,7 @@ mod tests {
         };
         assert_eq!(takers(lease("a", Some("w"))), 0);
         assert_eq!(takers(lease("a", Some("x"))), 1, "it is another one's");
-        assert_eq!(takers(handed("a", "w", "x")), 1, "it has no way to find it again");
+        assert_eq!(takers(handed("a", "w", "x")), 1, "it has no way to find it again, and there is nobody else");
         assert_eq!(takers(Lease { checkpoint: Checkpoint::ShardEnd, ..lease("a", Some("w")) }), 1, "it is finished");
     }
 
