@@ -93,6 +93,7 @@
 //! | feature | default | what |
 //! |---|---|---|
 //! | `aws` | yes | `shardwell::aws`: Amazon Kinesis, on the AWS SDK |
+//! | `dynamodb` | no | `shardwell::aws::DynamoLeaseStore`: the lease table in DynamoDB, that of the Java KCL 3.5 |
 //! | `file` | yes | `shardwell::file`: dead letters as JSON lines in a file |
 //! | `sqlite` | yes | `shardwell::sqlite`: the lease table, and dead letters, in a file for all processes of one machine |
 //! | `local` | no | `shardwell::local`: an engine that speaks the Kinesis protocol on loopback, for tests and trying things out |
