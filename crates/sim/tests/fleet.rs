@@ -63,13 +63,14 @@ fn expected(lie: Lie) -> &'static [Invariant] {
     use Invariant::{L1, L2, L3, L4, L5, L6, L7, L8, P2, P3};
     match lie {
         Lie::NoFencing | Lie::RenewalsNotWritten => &[L1],
-        Lie::CheckpointBeforeDone | Lie::LettersNotWritten => &[P2],
+        Lie::CheckpointBeforeDone => &[P2],
+        Lie::LettersNotWritten => &[P2, P3],
         Lie::CheckpointBackwards => &[L2],
         Lie::ChildBeforeParent | Lie::OneParentOnly => &[L3, L5, L7],
         Lie::ExpiryOnFirstSight | Lie::Restless | Lie::StreamsUntold => &[L6],
         Lie::NoExpiry | Lie::ForgottenDeadline | Lie::StopsWithoutLeaving | Lie::NoLastLook => &[L4],
         Lie::HandoffWithoutDrain => &[L5],
-        Lie::HandoffUnheard => &[L4, L5, L7],
+        Lie::HandoffUnheard => &[L4, L5, L6, L7],
         Lie::NoBalance => &[L7],
         Lie::ForeignStateTrusted => &[L5, L8, P2, P3],
         Lie::RecordsSkipped => &[P2, P3, L8],
@@ -82,7 +83,7 @@ fn expected(lie: Lie) -> &'static [Invariant] {
 fn a_worker_that_breaks_a_rule_is_found_out() {
     for lie in Lie::ALL {
         let options = Options { keep_log: false, lie: Some(*lie) };
-        let outcomes = run_all(120, options, |outcome| outcome.violation.is_some());
+        let outcomes = run_all(250, options, |outcome| outcome.violation.is_some());
         let violations: Vec<_> = outcomes.iter().filter_map(|(_, outcome)| outcome.violation.clone()).collect();
         let found = violations.iter().any(|violation| violation.invariant.is_some_and(|i| expected(*lie).contains(&i)));
         assert!(found, "{lie}: {violations:?}");
