@@ -112,7 +112,15 @@ impl Lock {
         }
         let standbys = self.watch.lock().map(|lock| lock.standbys.clone()).unwrap_or_default();
         let lock = LeaderLock { released: true, ..self.fresh(shared, &standbys) };
-        self.swap(shared, &lock).await?;
+        if self.swap(shared, &lock).await? {
+            return Ok(());
+        }
+        // A heartbeat that was abandoned on its way was applied all the same.
+        let asked = shared.env.now();
+        self.watch.observe(shared.bounded(shared.store.leader_lock()).await?, asked);
+        if !self.is_led_by_another(&shared.worker) {
+            self.swap(shared, &lock).await?;
+        }
         Ok(())
     }
 }
