@@ -11,65 +11,105 @@ use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
 pub(crate) enum Failure<'e, E> {
     /// The service refuses it, with this error and HTTP status.
     Refused(&'e E, u16),
-    /// No answer in time.
-    NoAnswer,
-    /// The answer is not one, for this reason.
-    Garbled(String),
-    /// It was not sent, for this reason.
-    NotSent(Obstacle, String),
+    /// The service did not say anything of use: what to do about it, and what happened.
+    Unanswered(Unanswered, String),
 }
 
-/// What keeps a call from being sent.
+/// What to do where the service did not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Obstacle {
-    CredentialsLate,
-    CredentialsFault,
-    CredentialsMisconfigured,
-    NoCredentials,
-    Misconfigured,
-    Unreachable,
-}
-
-impl Obstacle {
-    /// What it is and what to do, before the reason.
-    pub(crate) const fn advice(self) -> &'static str {
-        match self {
-            Self::CredentialsLate => "credentials did not load in time",
-            Self::CredentialsFault => "the provider of credentials has a fault",
-            Self::CredentialsMisconfigured => "mend the configuration of the credentials",
-            Self::NoCredentials => "there are no credentials; give the client some",
-            Self::Misconfigured => "mend the client's configuration",
-            Self::Unreachable => "the endpoint cannot be reached",
-        }
-    }
+pub(crate) enum Unanswered {
+    /// Try again: it took too long.
+    Timeout,
+    /// Try again: something has a fault.
+    Unavailable,
+    /// Mend the configuration.
+    Invalid,
+    /// Give the client credentials.
+    Denied,
 }
 
 impl<'e, E: Error + Send + Sync + 'static> Failure<'e, E> {
     /// `has_region` is whether the client knows its region.
     pub(crate) fn of(error: &'e SdkError<E, HttpResponse>, has_region: bool) -> Self {
-        match error {
-            SdkError::ServiceError(answer) => Self::Refused(answer.err(), answer.raw().status().as_u16()),
-            SdkError::TimeoutError(_) => Self::NoAnswer,
-            SdkError::DispatchFailure(failure) if failure.is_timeout() => Self::NoAnswer,
+        let no_answer = "no answer in time; check the way to the endpoint, or allow more time";
+        let (kind, what) = match error {
+            SdkError::ServiceError(answer) => return Self::Refused(answer.err(), answer.raw().status().as_u16()),
+            SdkError::TimeoutError(_) => (Unanswered::Timeout, no_answer.to_owned()),
+            SdkError::DispatchFailure(failure) if failure.is_timeout() => (Unanswered::Timeout, no_answer.to_owned()),
             SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => {
-                Self::NotSent(obstacle(error, has_region), chain(error))
+                let (kind, advice) = not_sent(error, has_region);
+                (kind, format!("{advice}: {}", chain(error)))
             }
             // The SDK may add kinds of failure; whether the request was sent is not known then.
-            _ => Self::Garbled(chain(error)),
+            _ => (Unanswered::Unavailable, format!("no usable answer: {}", chain(error))),
+        };
+        Self::Unanswered(kind, what)
+    }
+}
+
+/// What kept a call from being sent.
+fn not_sent(error: &(dyn Error + 'static), has_region: bool) -> (Unanswered, &'static str) {
+    match causes(error).find_map(|cause| cause.downcast_ref()) {
+        Some(CredentialsError::ProviderTimedOut(_)) => (Unanswered::Timeout, "credentials did not load in time"),
+        Some(CredentialsError::ProviderError(_)) => {
+            (Unanswered::Unavailable, "the provider of credentials has a fault")
+        }
+        Some(CredentialsError::InvalidConfiguration(_)) => {
+            (Unanswered::Invalid, "mend the configuration of the credentials")
+        }
+        Some(_) => (Unanswered::Denied, "there are no credentials; give the client some"),
+        None if is_misconfigured(error, has_region) => (Unanswered::Invalid, "mend the client's configuration"),
+        None => (Unanswered::Unavailable, "the endpoint cannot be reached"),
+    }
+}
+
+/// What a refusal means whatever the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Throttled,
+    ActionDenied,
+    Credentials,
+    Fault,
+    Argument,
+}
+
+impl Refusal {
+    /// From the error code ("Common Errors" of the APIs), or, for a code that is not known, from the HTTP status.
+    pub(crate) fn of(code: &str, status: u16) -> Self {
+        match code {
+            "ProvisionedThroughputExceededException"
+            | "ThrottlingException"
+            | "Throttling"
+            | "RequestLimitExceeded"
+            | "TooManyRequestsException" => Self::Throttled,
+            "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => Self::ActionDenied,
+            "ExpiredTokenException"
+            | "ExpiredToken"
+            | "IncompleteSignature"
+            | "IncompleteSignatureException"
+            | "InvalidClientTokenId"
+            | "InvalidSignatureException"
+            | "MissingAuthenticationToken"
+            | "MissingAuthenticationTokenException"
+            | "OptInRequired"
+            | "RequestExpired"
+            | "UnrecognizedClientException" => Self::Credentials,
+            "InternalFailureException"
+            | "InternalFailure"
+            | "InternalServerError"
+            | "ServiceUnavailable"
+            | "ServiceUnavailableException" => Self::Fault,
+            _ if status == 429 => Self::Throttled,
+            _ if status >= 500 => Self::Fault,
+            _ => Self::Argument,
         }
     }
 }
 
-fn obstacle(error: &(dyn Error + 'static), has_region: bool) -> Obstacle {
-    match causes(error).find_map(|cause| cause.downcast_ref()) {
-        Some(CredentialsError::ProviderTimedOut(_)) => Obstacle::CredentialsLate,
-        Some(CredentialsError::ProviderError(_)) => Obstacle::CredentialsFault,
-        Some(CredentialsError::InvalidConfiguration(_)) => Obstacle::CredentialsMisconfigured,
-        Some(_) => Obstacle::NoCredentials,
-        None if is_misconfigured(error, has_region) => Obstacle::Misconfigured,
-        None => Obstacle::Unreachable,
-    }
-}
+pub(crate) const CREDENTIALS_ADVICE: &str =
+    "the service does not accept the credentials; renew them, and check the clock of this machine";
+pub(crate) const FAULT_ADVICE: &str = "the service has a fault; try again";
+pub(crate) const ARGUMENT_ADVICE: &str = "the service refuses the request";
 
 /// Whether the SDK refused to build or send what it was given: an impossible endpoint, say, or no region.
 fn is_misconfigured(error: &(dyn Error + 'static), has_region: bool) -> bool {

@@ -18,6 +18,7 @@
 
 #![warn(missing_docs)]
 
+mod clients;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 mod failure;

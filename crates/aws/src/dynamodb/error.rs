@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use shardwell_core::{StoreError, StoreErrorKind};
 
 use super::item::Unreadable;
-use crate::failure::{Failure, Obstacle};
+use crate::failure::{ARGUMENT_ADVICE, CREDENTIALS_ADVICE, FAULT_ADVICE, Failure, Refusal, Unanswered};
 
 /// The operations that this crate calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,12 +54,7 @@ impl Target {
     {
         let (kind, what) = match Failure::of(&error, self.region.is_some()) {
             Failure::Refused(answer, status) => self.refused(operation, answer, status),
-            Failure::NoAnswer => (
-                StoreErrorKind::Timeout,
-                "no answer in time; check the way to the endpoint, or allow more time".to_owned(),
-            ),
-            Failure::Garbled(why) => (StoreErrorKind::Unavailable, format!("no usable answer: {why}")),
-            Failure::NotSent(obstacle, why) => (not_sent(obstacle), format!("{}: {why}", obstacle.advice())),
+            Failure::Unanswered(kind, what) => (unanswered(kind), what),
         };
         StoreError::new(kind, format!("{operation} on {self}: {what}")).with_source(error)
     }
@@ -72,13 +67,7 @@ impl Target {
     ) -> (StoreErrorKind, String) {
         let code = error.code().unwrap_or("no error code");
         let words = error.message().unwrap_or("no message");
-        let (kind, advice) = reason(code, status);
-        let advice = match kind {
-            StoreErrorKind::Denied if advice.is_empty() => {
-                format!("not allowed; grant the credentials `dynamodb:{operation}` on the table")
-            }
-            _ => advice.to_owned(),
-        };
+        let (kind, advice) = reason(operation, code, status);
         (kind, format!("{advice} ({code}: {words})"))
     }
 
@@ -92,55 +81,39 @@ impl Target {
     }
 }
 
-const fn not_sent(obstacle: Obstacle) -> StoreErrorKind {
-    match obstacle {
-        Obstacle::CredentialsLate => StoreErrorKind::Timeout,
-        Obstacle::CredentialsFault | Obstacle::Unreachable => StoreErrorKind::Unavailable,
-        Obstacle::CredentialsMisconfigured | Obstacle::Misconfigured => StoreErrorKind::Invalid,
-        Obstacle::NoCredentials => StoreErrorKind::Denied,
+const fn unanswered(kind: Unanswered) -> StoreErrorKind {
+    match kind {
+        Unanswered::Timeout => StoreErrorKind::Timeout,
+        Unanswered::Unavailable => StoreErrorKind::Unavailable,
+        Unanswered::Invalid => StoreErrorKind::Invalid,
+        Unanswered::Denied => StoreErrorKind::Denied,
     }
 }
 
-/// From the error code (DynamoDB developer guide, "Error handling", and "Common errors"), or, for a code that is not known, from
-/// the HTTP status: the kind, and what to do.
-fn reason(code: &str, status: u16) -> (StoreErrorKind, &'static str) {
+/// From the error code (DynamoDB developer guide, "Error handling"), or what it means everywhere: the kind, and what to do.
+fn reason(operation: Operation, code: &str, status: u16) -> (StoreErrorKind, String) {
     use StoreErrorKind::{Denied, Invalid, Throttled, Unavailable, Unusable};
-    match code {
-        "ProvisionedThroughputExceededException"
-        | "RequestLimitExceeded"
-        | "ThrottlingException"
-        | "Throttling"
-        | "TooManyRequestsException" => (Throttled, "over the limit; slow down, or give the table more capacity"),
+    let (kind, advice) = match code {
         "LimitExceededException" => (Throttled, "too many tables are being created, changed or deleted; try again"),
         "ResourceNotFoundException" | "TableNotFoundException" => (
             Unusable,
             "there is no such table or index; check the name, and the account, region and endpoint of the client",
         ),
-        "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => (Denied, ""),
-        "ExpiredTokenException"
-        | "ExpiredToken"
-        | "IncompleteSignature"
-        | "IncompleteSignatureException"
-        | "InvalidClientTokenId"
-        | "InvalidSignatureException"
-        | "MissingAuthenticationToken"
-        | "MissingAuthenticationTokenException"
-        | "OptInRequired"
-        | "RequestExpired"
-        | "UnrecognizedClientException" => {
-            (Denied, "the service does not accept the credentials; renew them, and check the clock of this machine")
-        }
         "ItemCollectionSizeLimitExceededException" => (Invalid, "too much under one key"),
         "ResourceInUseException" | "TableInUseException" | "TransactionConflictException" => {
             (Unavailable, "it is being created, changed or deleted; try again")
         }
-        "InternalServerError" | "InternalFailure" | "ServiceUnavailable" | "ServiceUnavailableException" => {
-            (Unavailable, "the service has a fault; try again")
-        }
-        _ if status == 429 => (Throttled, "over the limit; slow down"),
-        _ if status >= 500 => (Unavailable, "the service has a fault; try again"),
-        _ => (Invalid, "the service refuses the request"),
-    }
+        _ => match Refusal::of(code, status) {
+            Refusal::Throttled => (Throttled, "over the limit; slow down, or give the table more capacity"),
+            Refusal::ActionDenied => {
+                return (Denied, format!("not allowed; grant the credentials `dynamodb:{operation}` on the table"));
+            }
+            Refusal::Credentials => (Denied, CREDENTIALS_ADVICE),
+            Refusal::Fault => (Unavailable, FAULT_ADVICE),
+            Refusal::Argument => (Invalid, ARGUMENT_ADVICE),
+        },
+    };
+    (kind, advice.to_owned())
 }
 
 #[cfg(test)]
@@ -149,7 +122,7 @@ mod tests {
 
     #[test]
     fn codes_say_what_to_do_and_unknown_ones_go_by_their_status() {
-        let kind = |code, status| reason(code, status).0;
+        let kind = |code, status| reason(Operation::Scan, code, status).0;
         assert_eq!(kind("ProvisionedThroughputExceededException", 400), StoreErrorKind::Throttled);
         assert_eq!(kind("ResourceNotFoundException", 400), StoreErrorKind::Unusable);
         assert_eq!(kind("AccessDeniedException", 400), StoreErrorKind::Denied);

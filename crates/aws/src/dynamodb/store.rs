@@ -1,15 +1,20 @@
 //! The seam to the lease table, a request for each call.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::config::AsyncSleep;
-use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
-use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::delete_item::{DeleteItemError, DeleteItemOutput};
+use aws_sdk_dynamodb::operation::put_item::{PutItemError, PutItemOutput};
+use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
+use aws_sdk_dynamodb::types::{
+    ConsumedCapacity, ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure,
+};
 use aws_sdk_dynamodb::{Client, Config};
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
@@ -25,7 +30,8 @@ use super::clients::{self, Clients, DynamoTimeouts};
 use super::error::{Operation, Target};
 use super::expression::{Condition, Placeholders, Rendered, Update};
 use super::item::{
-    ENTITY_TYPE, Item, KEY, coordinator, entity_type, key, key_of, lease, number, string, strings, worker,
+    ENTITY_TYPE, Item, KEY, Unreadable, coordinator, entity_type, hexadecimal, key, key_of, lease, number, string,
+    strings, worker,
 };
 use super::table::{INDEX, TableSettings};
 
@@ -170,16 +176,10 @@ impl Inner {
             .set_expression_attribute_names(placeholders.names())
             .set_expression_attribute_values(placeholders.values())
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        match request.send().await {
-            Ok(answer) => {
-                charged(&self.target.table, purpose, answer.consumed_capacity());
-                Ok(true)
-            }
-            Err(error) => match error.as_service_error() {
-                Some(PutItemError::ConditionalCheckFailedException(_)) => Ok(false),
-                _ => Err(self.target.error(Operation::PutItem, error)),
-            },
-        }
+        let refused = |error: &PutItemError| error.is_conditional_check_failed_exception().then_some(());
+        let answer = request.send().await;
+        let written = self.written(Operation::PutItem, purpose, answer, PutItemOutput::consumed_capacity, refused)?;
+        Ok(written.is_ok())
     }
 
     /// Changes an item. Gives it as it is after that, or as it is where the condition does not hold.
@@ -199,16 +199,14 @@ impl Inner {
             .return_values(ReturnValue::AllNew)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        match request.send().await {
-            Ok(answer) => {
-                charged(&self.target.table, purpose, answer.consumed_capacity());
-                Ok(Ok(answer.attributes.unwrap_or_default()))
-            }
-            Err(error) => match error.as_service_error() {
-                Some(UpdateItemError::ConditionalCheckFailedException(failed)) => Ok(Err(failed.item.clone())),
-                _ => Err(self.target.error(Operation::UpdateItem, error)),
-            },
-        }
+        let refused = |error: &UpdateItemError| match error {
+            UpdateItemError::ConditionalCheckFailedException(failed) => Some(failed.item.clone()),
+            _ => None,
+        };
+        let answer = request.send().await;
+        let written =
+            self.written(Operation::UpdateItem, purpose, answer, UpdateItemOutput::consumed_capacity, refused)?;
+        Ok(written.map(|answer| answer.attributes.unwrap_or_default()))
     }
 
     async fn delete(&self, purpose: Purpose, of: &str, condition: Option<Condition>) -> Result<bool, StoreError> {
@@ -220,16 +218,11 @@ impl Inner {
             .set_expression_attribute_names(placeholders.names())
             .set_expression_attribute_values(placeholders.values())
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        match request.send().await {
-            Ok(answer) => {
-                charged(&self.target.table, purpose, answer.consumed_capacity());
-                Ok(true)
-            }
-            Err(error) => match error.as_service_error() {
-                Some(DeleteItemError::ConditionalCheckFailedException(_)) => Ok(false),
-                _ => Err(self.target.error(Operation::DeleteItem, error)),
-            },
-        }
+        let refused = |error: &DeleteItemError| error.is_conditional_check_failed_exception().then_some(());
+        let answer = request.send().await;
+        let written =
+            self.written(Operation::DeleteItem, purpose, answer, DeleteItemOutput::consumed_capacity, refused)?;
+        Ok(written.is_ok())
     }
 
     /// Every item of the table.
@@ -246,9 +239,44 @@ impl Inner {
         Ok(items)
     }
 
-    /// A lease in an answer, where it must be one.
+    /// What an item says, where it must be readable.
+    fn read<T>(&self, item: &Item, read: fn(&Item) -> Result<T, Unreadable>) -> Result<T, StoreError> {
+        read(item).map_err(|why| self.target.unreadable(key_of(item).unwrap_or_default(), &why))
+    }
+
+    /// What the item of this key says, if there is one.
+    async fn find<T>(&self, of: &str, read: fn(&Item) -> Result<T, Unreadable>) -> Result<Option<T>, StoreError> {
+        let item = self.get(Purpose::Coordination, of).await?;
+        item.map(|item| self.read(&item, read)).transpose()
+    }
+
+    /// A lease in an answer.
     fn lease(&self, item: &Item) -> Result<Lease, StoreError> {
-        lease::read(item).map_err(|why| self.target.unreadable(key_of(item).unwrap_or_default(), &why))
+        self.read(item, lease::read)
+    }
+
+    /// The answer to a write, and what it cost; the inner error is what `refused` makes of a condition that did not hold.
+    fn written<T, E, R>(
+        &self,
+        operation: Operation,
+        purpose: Purpose,
+        answer: Result<T, SdkError<E, HttpResponse>>,
+        capacity: fn(&T) -> Option<&ConsumedCapacity>,
+        refused: fn(&E) -> Option<R>,
+    ) -> Result<Result<T, R>, StoreError>
+    where
+        E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+    {
+        match answer {
+            Ok(answer) => {
+                charged(&self.target.table, purpose, capacity(&answer));
+                Ok(Ok(answer))
+            }
+            Err(error) => match error.as_service_error().and_then(refused) {
+                Some(refused) => Ok(Err(refused)),
+                None => Err(self.target.error(operation, error)),
+            },
+        }
     }
 
     /// A conditional write of a lease.
@@ -292,7 +320,7 @@ fn is_there() -> Condition {
 fn renewing(worker: &WorkerId, renewal: &Renewal) -> Rendered {
     let mut update = Update::default();
     update.set(lease::COUNTER, number(renewal.counter.saturating_add(1)));
-    update.set(lease::TOKEN, lease::token_value(renewal.token));
+    update.set(lease::TOKEN, hexadecimal(renewal.token.get()));
     if let Some(kbps) = renewal.throughput_kbps.filter(|kbps| kbps.is_finite()) {
         update.set(lease::THROUGHPUT, lease::throughput_value(kbps));
     }
@@ -459,7 +487,7 @@ impl LeaseStore for DynamoLeaseStore {
     }
 
     async fn put_worker_metrics(&self, metrics: &WorkerMetrics) -> Result<MetricsWrite, StoreError> {
-        let incarnation = metrics.heartbeat.map(|heartbeat| worker::incarnation_value(heartbeat.incarnation));
+        let incarnation = metrics.heartbeat.map(|heartbeat| hexadecimal(heartbeat.incarnation));
         let mut update = Update::default();
         update.set(ENTITY_TYPE, string(worker::TYPE));
         update.set(worker::LAST_UPDATE, worker::seconds_value(metrics.last_update));
@@ -487,8 +515,7 @@ impl LeaseStore for DynamoLeaseStore {
                 format!("`{id}` is the key of something else in {}; give the worker another id", self.inner.target);
             return Err(StoreError::new(StoreErrorKind::Invalid, message));
         }
-        let theirs = worker::read(&item).map_err(|why| self.inner.target.unreadable(id, &why))?;
-        Ok(MetricsWrite::Foreign(theirs))
+        Ok(MetricsWrite::Foreign(self.inner.read(&item, worker::read)?))
     }
 
     async fn worker_metrics(&self) -> Result<Vec<WorkerMetrics>, StoreError> {
@@ -506,7 +533,7 @@ impl LeaseStore for DynamoLeaseStore {
     }
 
     async fn delete_worker_metrics(&self, seen: &WorkerMetrics) -> Result<bool, StoreError> {
-        let incarnation = seen.heartbeat.map(|heartbeat| worker::incarnation_value(heartbeat.incarnation));
+        let incarnation = seen.heartbeat.map(|heartbeat| hexadecimal(heartbeat.incarnation));
         let condition = Condition::All(vec![
             Condition::Is(worker::LAST_UPDATE, worker::seconds_value(seen.last_update)),
             Condition::as_seen(worker::INCARNATION, incarnation),
@@ -515,10 +542,7 @@ impl LeaseStore for DynamoLeaseStore {
     }
 
     async fn leader_lock(&self) -> Result<Option<LeaderLock>, StoreError> {
-        let item = self.inner.get(Purpose::Coordination, coordinator::LEADER).await?;
-        let read =
-            |item| coordinator::read_lock(&item).map_err(|why| self.inner.target.unreadable(coordinator::LEADER, &why));
-        item.map(read).transpose()
+        self.inner.find(coordinator::LEADER, coordinator::read_lock).await
     }
 
     async fn swap_leader_lock(&self, seen: Option<&str>, lock: Option<&LeaderLock>) -> Result<bool, StoreError> {
@@ -534,11 +558,7 @@ impl LeaseStore for DynamoLeaseStore {
     }
 
     async fn fleet_settings(&self) -> Result<Option<FleetSettings>, StoreError> {
-        let item = self.inner.get(Purpose::Coordination, coordinator::SETTINGS).await?;
-        let read = |item| {
-            coordinator::read_settings(&item).map_err(|why| self.inner.target.unreadable(coordinator::SETTINGS, &why))
-        };
-        item.map(read).transpose()
+        self.inner.find(coordinator::SETTINGS, coordinator::read_settings).await
     }
 
     async fn swap_fleet_settings(
@@ -557,10 +577,7 @@ impl LeaseStore for DynamoLeaseStore {
     }
 
     async fn stream_identity(&self, name: &str) -> Result<Option<StreamIdentity>, StoreError> {
-        let key = coordinator::stream_key(name);
-        let item = self.inner.get(Purpose::Coordination, &key).await?;
-        let read = |item| coordinator::read_stream(&item).map_err(|why| self.inner.target.unreadable(&key, &why));
-        item.map(read).transpose()
+        self.inner.find(&coordinator::stream_key(name), coordinator::read_stream).await
     }
 
     async fn stream_identities(&self) -> Result<Vec<StreamIdentity>, StoreError> {
@@ -568,11 +585,8 @@ impl LeaseStore for DynamoLeaseStore {
         let of_streams = items.iter().filter(|item| {
             key_of(item).is_some_and(|key| key.starts_with(coordinator::STREAM_PREFIX)) && !is_lease(item)
         });
-        let read = |item| {
-            let unreadable = |why| self.inner.target.unreadable(key_of(item).unwrap_or_default(), &why);
-            coordinator::read_stream(item).map_err(unreadable)
-        };
-        let mut identities = of_streams.map(read).collect::<Result<Vec<_>, _>>()?;
+        let mut identities =
+            of_streams.map(|item| self.inner.read(item, coordinator::read_stream)).collect::<Result<Vec<_>, _>>()?;
         identities.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(identities)
     }

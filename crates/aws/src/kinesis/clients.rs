@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use aws_sdk_kinesis::config::retry::{RetryConfig, RetryPartition};
-use aws_sdk_kinesis::config::timeout::TimeoutConfig;
-use aws_sdk_kinesis::config::{FrameworkMetadata, IdentityCache};
+use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::{Client, Config};
+
+use crate::clients::role_clients;
 
 /// How long calls may take. Every call has an end, whatever the client that it came from was configured with; the
 /// client's connect and read time-outs stay as they were.
@@ -92,35 +92,4 @@ impl Clients {
     }
 }
 
-fn client(base: &Config, role: &'static str, retries: RetryConfig, attempt: Duration, all: Duration) -> Client {
-    let timeouts = base.timeout_config().map_or_else(TimeoutConfig::builder, TimeoutConfig::to_builder);
-    let timeouts = timeouts.operation_attempt_timeout(attempt).operation_timeout(all).build();
-    let config = base
-        .to_builder()
-        .retry_config(retries)
-        .retry_partition(RetryPartition::custom(role).build())
-        .timeout_config(timeouts);
-    Client::from_conf(config.build())
-}
-
-/// The roles load credentials once for all of them, and name the framework in their user agent.
-fn share_identities(base: &Config) -> Config {
-    let mut builder = base.to_builder();
-    if base.identity_cache().is_none() {
-        builder.set_identity_cache(IdentityCache::lazy().build());
-    }
-    if let Ok(framework) = FrameworkMetadata::new("shardwell", Some(env!("CARGO_PKG_VERSION"))) {
-        builder.push_framework_metadata(framework);
-    }
-    builder.build()
-}
-
-/// The same configuration with credentials cached apart, and with connections apart unless it brings an HTTP client of
-/// its own: without one, each client that is built makes its own.
-pub(super) fn apart(base: &Config) -> Config {
-    let mut builder = base.to_builder();
-    // A load of credentials runs inside the call that needed it first; calls of another runtime must not wait for that
-    // runtime to be polled.
-    builder.set_identity_cache(IdentityCache::lazy().build());
-    builder.build()
-}
+role_clients!(aws_sdk_kinesis);

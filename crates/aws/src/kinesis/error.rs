@@ -9,7 +9,7 @@ use shardwell_core::{StreamError, StreamErrorKind};
 
 use super::convert::Malformed;
 use super::stream_ref::StreamRef;
-use crate::failure::{Failure, Obstacle};
+use crate::failure::{ARGUMENT_ADVICE, CREDENTIALS_ADVICE, FAULT_ADVICE, Failure, Refusal, Unanswered};
 
 /// The operations that this crate calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,13 +60,7 @@ impl Target {
     {
         let (kind, message) = match Failure::of(&error, self.region.is_some()) {
             Failure::Refused(answer, status) => self.refused(operation, answer, status),
-            Failure::NoAnswer => (StreamErrorKind::Timeout, self.no_answer(operation)),
-            Failure::Garbled(why) => {
-                (StreamErrorKind::Unavailable, format!("{operation} on {self}: no usable answer: {why}"))
-            }
-            Failure::NotSent(obstacle, why) => {
-                (not_sent(obstacle), format!("{operation} on {self}: {}: {why}", obstacle.advice()))
-            }
+            Failure::Unanswered(kind, what) => (unanswered(kind), format!("{operation} on {self}: {what}")),
         };
         StreamError::new(kind, message).with_source(error)
     }
@@ -102,14 +96,12 @@ impl Target {
                     operation.key_action()
                 )
             }
-            Reason::Credentials => {
-                "the service does not accept the credentials; renew them, and check the clock of this machine".into()
-            }
+            Reason::Credentials => CREDENTIALS_ADVICE.into(),
             Reason::Key => "the stream's encryption key cannot be used; enable or restore it".into(),
-            Reason::Argument => "the service refuses the request".into(),
+            Reason::Argument => ARGUMENT_ADVICE.into(),
             Reason::Busy => "the stream is being created, changed or deleted; try again".into(),
             Reason::Expired => "it took too long to come back; try again".into(),
-            Reason::Fault => "the service has a fault; try again".into(),
+            Reason::Fault => FAULT_ADVICE.into(),
         }
     }
 
@@ -123,18 +115,14 @@ impl Target {
              whether it was deleted{elsewhere}"
         )
     }
-
-    fn no_answer(&self, operation: Operation) -> String {
-        format!("{operation} on {self}: no answer in time; check the way to the endpoint, or allow more time")
-    }
 }
 
-const fn not_sent(obstacle: Obstacle) -> StreamErrorKind {
-    match obstacle {
-        Obstacle::CredentialsLate => StreamErrorKind::Timeout,
-        Obstacle::CredentialsFault | Obstacle::Unreachable => StreamErrorKind::Unavailable,
-        Obstacle::CredentialsMisconfigured | Obstacle::Misconfigured => StreamErrorKind::Invalid,
-        Obstacle::NoCredentials => StreamErrorKind::Denied,
+const fn unanswered(kind: Unanswered) -> StreamErrorKind {
+    match kind {
+        Unanswered::Timeout => StreamErrorKind::Timeout,
+        Unanswered::Unavailable => StreamErrorKind::Unavailable,
+        Unanswered::Invalid => StreamErrorKind::Invalid,
+        Unanswered::Denied => StreamErrorKind::Denied,
     }
 }
 
@@ -155,44 +143,25 @@ enum Reason {
 }
 
 impl Reason {
-    /// From the error code (Kinesis API, "Errors" of each operation and "Common Errors"), or, for a code that is not
-    /// known, from the HTTP status.
+    /// From the error code (Kinesis API, "Errors" of each operation), or what it means everywhere.
     fn of(code: &str, status: u16) -> Self {
         match code {
-            "ProvisionedThroughputExceededException"
-            | "LimitExceededException"
-            | "ThrottlingException"
-            | "Throttling"
-            | "RequestLimitExceeded"
-            | "TooManyRequestsException" => Self::Throttled,
+            "LimitExceededException" => Self::Throttled,
             "KMSThrottlingException" => Self::KeyThrottled,
             "ResourceNotFoundException" => Self::NotFound,
-            "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => Self::ActionDenied,
             "KMSAccessDeniedException" => Self::KeyDenied,
-            "ExpiredTokenException"
-            | "ExpiredToken"
-            | "IncompleteSignature"
-            | "IncompleteSignatureException"
-            | "InvalidClientTokenId"
-            | "InvalidSignatureException"
-            | "MissingAuthenticationToken"
-            | "MissingAuthenticationTokenException"
-            | "OptInRequired"
-            | "RequestExpired"
-            | "UnrecognizedClientException" => Self::Credentials,
             "KMSDisabledException" | "KMSInvalidStateException" | "KMSNotFoundException" | "KMSOptInRequired" => {
                 Self::Key
             }
             "ResourceInUseException" => Self::Busy,
             "ExpiredIteratorException" | "ExpiredNextTokenException" => Self::Expired,
-            "InternalFailureException"
-            | "InternalFailure"
-            | "InternalServerError"
-            | "ServiceUnavailable"
-            | "ServiceUnavailableException" => Self::Fault,
-            _ if status == 429 => Self::Throttled,
-            _ if status >= 500 => Self::Fault,
-            _ => Self::Argument,
+            _ => match Refusal::of(code, status) {
+                Refusal::Throttled => Self::Throttled,
+                Refusal::ActionDenied => Self::ActionDenied,
+                Refusal::Credentials => Self::Credentials,
+                Refusal::Fault => Self::Fault,
+                Refusal::Argument => Self::Argument,
+            },
         }
     }
 

@@ -67,7 +67,7 @@ pub(in crate::dynamodb) fn read(item: &Item) -> Result<Lease, Unreadable> {
         }
         None => None,
     };
-    lease.token = token(attributes)?;
+    lease.token = attributes.hexadecimal(TOKEN)?.map(WriteToken::new);
     lease.checkpoint_state = state(attributes)?;
     Ok(lease)
 }
@@ -89,12 +89,6 @@ fn hash_key_range(attributes: Attributes<'_>) -> Result<Option<HashKeyRange>, Un
     let start = start.parse().map_err(|_| Unreadable(STARTING_HASH_KEY))?;
     let end = end.parse().map_err(|_| Unreadable(ENDING_HASH_KEY))?;
     HashKeyRange::new(start, end).map(Some).map_err(|_| Unreadable(ENDING_HASH_KEY))
-}
-
-fn token(attributes: Attributes<'_>) -> Result<Option<WriteToken>, Unreadable> {
-    let digits = attributes.string(TOKEN)?;
-    let number = digits.map(|digits| u64::from_str_radix(digits, 16).map_err(|_| Unreadable(TOKEN))).transpose()?;
-    Ok(number.map(WriteToken::new))
 }
 
 fn state(attributes: Attributes<'_>) -> Result<Option<CheckpointState>, Unreadable> {
@@ -128,11 +122,6 @@ pub(in crate::dynamodb) fn new_item(lease: &Lease) -> Item {
         set(SHARD, Some(string(lease.shard.as_str())));
     }
     item
-}
-
-/// The token as it is stored.
-pub(in crate::dynamodb) fn token_value(token: WriteToken) -> AttributeValue {
-    string(format!("{:016x}", token.get()))
 }
 
 /// State as it is stored beside the checkpoint that it belongs to.

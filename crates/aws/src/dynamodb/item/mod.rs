@@ -50,6 +50,11 @@ impl<'a> Attributes<'a> {
         self.get(name, |value| value.as_n().ok()?.parse().ok())
     }
 
+    /// A number of 64 bits in hexadecimal digits, as [`hexadecimal`] writes it.
+    pub(super) fn hexadecimal(self, name: &'static str) -> Result<Option<u64>, Unreadable> {
+        self.get(name, |value| u64::from_str_radix(value.as_s().ok()?, 16).ok())
+    }
+
     pub(super) fn bytes(self, name: &'static str) -> Result<Option<&'a Blob>, Unreadable> {
         self.get(name, |value| value.as_b().ok())
     }
@@ -84,6 +89,10 @@ pub(super) fn string(text: impl Into<String>) -> AttributeValue {
 
 pub(super) fn number(number: impl ToString + Copy) -> AttributeValue {
     AttributeValue::N(number.to_string())
+}
+
+pub(super) fn hexadecimal(number: u64) -> AttributeValue {
+    string(format!("{number:016x}"))
 }
 
 pub(super) fn bytes(data: bytes::Bytes) -> AttributeValue {

@@ -30,10 +30,8 @@ pub(in crate::dynamodb) fn read(item: &Item) -> Result<WorkerMetrics, Unreadable
     metrics.operating_range = series(item, OPERATING_RANGE)?;
     metrics.support_code = attributes.number(SUPPORT_CODE)?.unwrap_or(0);
     metrics.support_heartbeat = seconds(attributes, SUPPORT_HEARTBEAT)?.unwrap_or_default();
-    let incarnation = attributes.string(INCARNATION)?;
-    let incarnation = incarnation.map(|digits| u64::from_str_radix(digits, 16).map_err(|_| Unreadable(INCARNATION)));
-    let beat = attributes.number(BEAT)?;
-    metrics.heartbeat = incarnation.transpose()?.zip(beat).map(|(incarnation, beat)| Heartbeat { incarnation, beat });
+    let (incarnation, beat) = (attributes.hexadecimal(INCARNATION)?, attributes.number(BEAT)?);
+    metrics.heartbeat = incarnation.zip(beat).map(|(incarnation, beat)| Heartbeat { incarnation, beat });
     metrics.streams = attributes.list(STREAMS)?.map(|streams| streams.into_iter().map(ToOwned::to_owned).collect());
     Ok(metrics)
 }
@@ -69,8 +67,3 @@ pub(in crate::dynamodb) fn series_value(series: &BTreeMap<String, Vec<f64>>) -> 
 
 /// What the KCL writes for a value that could not be had.
 const NOT_MEASURED: f64 = -1.0;
-
-/// The number of a process as it is stored.
-pub(in crate::dynamodb) fn incarnation_value(incarnation: u64) -> AttributeValue {
-    super::string(format!("{incarnation:016x}"))
-}
