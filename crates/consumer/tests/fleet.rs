@@ -237,6 +237,27 @@ async fn a_leader_that_cannot_plan_lets_somebody_else_try() {
     world.until("another one leads", secs(30), || able.handle.leads() && !blind.handle.leads()).await;
 }
 
+/// A leader is told to stop while a heartbeat is on its way, of which it never hears.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_stops_gives_its_lock_up_also_if_a_heartbeat_was_on_its_way() {
+    let mut world = World::new(2);
+    let (is_bad, lost) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let (bad, heard) = (is_bad.clone(), lost.clone());
+    world.faults = Arc::new(move |method| match method {
+        "swap_leader_lock" if bad.swap(false, Ordering::Relaxed) => {
+            heard.fetch_add(1, Ordering::Relaxed);
+            Fault::Hang
+        }
+        _ => Fault::None,
+    });
+    let (_, leader) = world.join("a");
+    world.until("it leads", secs(2), || leader.handle.leads()).await;
+    is_bad.store(true, Ordering::Relaxed);
+    world.until("a heartbeat is on its way", secs(5), || lost.load(Ordering::Relaxed) == 1).await;
+    leader.stop().await.expect("a clean stop");
+    assert!(world.store.leader_lock().await.expect("it answers").is_some_and(|lock| lock.released));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_is_missing_is_created_at_the_next_round() {
     let world = World::new(4);

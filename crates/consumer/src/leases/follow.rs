@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
-use shardwell_core::{RetryPolicy, StreamError, StreamErrorKind, StreamIdentifier, StreamStatus};
+use shardwell_core::{EnvExt, RetryPolicy, StreamError, StreamErrorKind, StreamIdentifier, StreamStatus};
 use tracing::{info, warn};
 
 use super::prepare;
@@ -33,12 +33,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let room = CONCURRENT_TRIES - tries.len();
         tries.extend(begin_tries(&shared, room));
         let next = shared.streams.next_try().filter(|_| tries.len() < CONCURRENT_TRIES);
-        let next = async {
-            match next {
-                Some(at) => shared.env.sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
+        let next = shared.env.sleep_until_if_any(next);
         tokio::select! {
             biased;
             () = phase.until(|phase| matches!(phase, Phase::Stopping { .. })) => return,

@@ -42,12 +42,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut flushes: mpsc::UnboundedReceive
 
         let held = shared.held.all();
         let wake = held.iter().filter(|lease| !lease.is_lost()).map(|lease| lease.next_renewal()).min();
-        let sleep = async {
-            match wake {
-                Some(at) => shared.env.sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
+        let sleep = shared.env.sleep_until_if_any(wake);
         tokio::select! {
             biased;
             flush = flushes.recv() => match flush {

@@ -7,7 +7,8 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, Either, select};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Either, pending, select};
 
 use crate::{Monotonic, Timestamp};
 
@@ -83,6 +84,11 @@ pub trait EnvExt: Env {
     /// Ends after a duration.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         self.sleep_until(self.now().plus(duration))
+    }
+
+    /// Ends at a time; where there is none, never.
+    fn sleep_until_if_any(&self, time: Option<Monotonic>) -> BoxFuture<'static, ()> {
+        time.map_or_else(|| pending().boxed(), |time| self.sleep_until(time))
     }
 
     /// Bounds a future by a deadline. The future is polled first, so one that is ready wins.

@@ -55,8 +55,7 @@ impl WorkerMetrics {
 
     /// Whether the worker may be given a lease of this stream, as the lease names it; `None` for the table's only stream.
     pub fn consumes(&self, stream: Option<&str>) -> bool {
-        let is_named = |streams: &BTreeSet<String>| stream.is_some_and(|stream| streams.contains(stream));
-        self.streams.as_ref().is_none_or(is_named)
+        consume(self.streams.as_ref(), stream)
     }
 
     /// Whether this item may replace one that is there: only a process's own may. Another process has the id otherwise.
@@ -74,6 +73,11 @@ impl WorkerMetrics {
             ..self.clone()
         }
     }
+}
+
+/// Whether who consumes these streams, or any where there is no set, may be given a lease of this one.
+pub(crate) fn consume(streams: Option<&BTreeSet<String>>, stream: Option<&str>) -> bool {
+    streams.is_none_or(|streams| stream.is_some_and(|stream| streams.contains(stream)))
 }
 
 /// The KCL's resolution.

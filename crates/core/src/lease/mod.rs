@@ -14,6 +14,7 @@ use shardwell_aggregation::HashKeyRange;
 use crate::{Checkpoint, CheckpointState, LeaseKey, PendingCheckpoint, ShardId, WorkerId};
 
 pub use error::{StoreError, StoreErrorKind};
+pub(crate) use metrics::consume;
 pub use metrics::{Heartbeat, WorkerMetrics};
 pub use store::{Conditional, Created, LeaseListing, LeaseStore, MetricsWrite, RenewOutcome, Renewed};
 pub use write::{

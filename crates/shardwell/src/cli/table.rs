@@ -51,11 +51,17 @@ pub(super) fn unlimited(header: &[&str]) -> Table {
 
 /// A table of leases without its first column, the stream, where there is only one.
 pub(super) fn with_streams<'a>(mut table: Table, leases: impl IntoIterator<Item = &'a Lease>) -> Table {
-    let has_several = leases.into_iter().any(|lease| lease.stream.is_some());
-    if let Some(column) = table.column_mut(0).filter(|_| !has_several) {
-        column.set_constraint(ColumnConstraint::Hidden);
+    if leases.into_iter().all(|lease| lease.stream.is_none()) {
+        hide(&mut table, 0);
     }
     table
+}
+
+/// Leaves a column out.
+pub(super) fn hide(table: &mut Table, column: usize) {
+    if let Some(column) = table.column_mut(column) {
+        column.set_constraint(ColumnConstraint::Hidden);
+    }
 }
 
 /// The name of a lease's stream.

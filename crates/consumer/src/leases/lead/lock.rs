@@ -118,7 +118,7 @@ impl Lock {
         // A heartbeat that was abandoned on its way was applied all the same.
         let asked = shared.env.now();
         self.watch.observe(shared.bounded(shared.store.leader_lock()).await?, asked);
-        if !self.is_led_by_another(&shared.worker) {
+        if self.watch.lock().is_some_and(|lock| lock.owner == shared.worker) {
             self.swap(shared, &lock).await?;
         }
         Ok(())

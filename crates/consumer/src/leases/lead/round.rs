@@ -70,8 +70,8 @@ impl Lead {
         }
     }
 
-    /// Hash keys of a stream that no lease covers are evidence of a missing lease. One that a sync did not mend will be mended by the end of
-    /// a shard, or by one of the syncs that come anyway.
+    /// Hash keys of a stream that no lease covers are evidence of a missing lease. One that a sync did not mend will be mended by
+    /// the end of a shard, or by one of the syncs that come anyway.
     fn mend_hole(&mut self, listing: &LeaseListing) {
         let has_hole = |stream: &Arc<ConsumedStream>| {
             let of_it = || listing.leases.iter().filter(|lease| lease.stream.as_deref() == stream.identifier());

@@ -108,13 +108,7 @@ impl Deliver {
             if is_complete {
                 return self.shard_ended().await;
             }
-            let wake = self.wake_at();
-            let timer = async {
-                match wake {
-                    Some(at) => self.shared.env.sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let timer = self.shared.env.sleep_until_if_any(self.wake_at());
             let event = tokio::select! {
                 biased;
                 stop = &mut told => {

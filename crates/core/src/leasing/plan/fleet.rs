@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Held, PlanSettings, PlanStrategy, PlannedLease, PlannedWorker};
 use crate::WorkerId;
+use crate::lease::consume;
 
 /// A load, in bytes per second: whole numbers, so that sums are the same in any order.
 type Load = u64;
@@ -98,8 +99,7 @@ impl Loads {
     }
 
     fn consumes(&self, worker: usize, lease: usize) -> bool {
-        let streams = self.workers[worker].streams.as_ref();
-        streams.is_none_or(|streams| self.streams[lease].as_ref().is_some_and(|stream| streams.contains(stream)))
+        consume(self.workers[worker].streams.as_ref(), self.streams[lease].as_deref())
     }
 
     /// Whether a load is further from the mean than a share of it.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use comfy_table::{Cell, ColumnConstraint};
+use comfy_table::Cell;
 use shardwell::{Timestamp, WorkerId};
 
 use super::report::{Handoff, Item, Leader, Report, Worker};
 use super::watched::Still;
-use crate::cli::table::{STREAM, heading, number, owner, shards, stream, unlimited, unreadable, with_streams};
+use crate::cli::table::{STREAM, heading, hide, number, owner, shards, stream, unlimited, unreadable, with_streams};
 
 /// One application: who leads, who works, and a row for each shard.
 pub(super) fn render(report: &Report<'_>) -> String {
@@ -56,9 +56,8 @@ pub(super) fn names<'a>(workers: impl IntoIterator<Item = &'a WorkerId>) -> Stri
 fn workers(report: &Report<'_>) -> String {
     let mut table = unlimited(&["worker", "state", "leases", "updated", "CPU", "streams"]);
     let streams = |worker: &Worker| worker.item.as_ref().and_then(|item| item.streams.clone());
-    if let Some(column) = table.column_mut(5).filter(|_| report.workers.iter().all(|worker| streams(worker).is_none()))
-    {
-        column.set_constraint(ColumnConstraint::Hidden);
+    if report.workers.iter().all(|worker| streams(worker).is_none()) {
+        hide(&mut table, 5);
     }
     for worker in &report.workers {
         let updated = worker.item.as_ref().map(|item| ago(report.look.at, item.last_update)).unwrap_or_default();

@@ -85,16 +85,23 @@ impl Default for Times {
     }
 }
 
+impl Times {
+    /// Nothing is promised of the gaps that are open now.
+    fn forgive(&mut self) {
+        for service in self.services.values_mut() {
+            if let Service::Nobody(gap) = service {
+                gap.why = Why::Other;
+            }
+        }
+    }
+}
+
 impl State {
     /// Something goes wrong.
     pub(crate) fn disturb(&mut self) {
         self.times.disturbed = self.now;
         self.change();
-        for service in self.times.services.values_mut() {
-            if let Service::Nobody(gap) = service {
-                gap.why = Why::Other;
-            }
-        }
+        self.times.forgive();
     }
 
     /// The fleet or the stream changes, as it may.
@@ -125,10 +132,8 @@ impl State {
             let is_warm = lock
                 .and_then(|lock| self.times.standbys.get(&lock.owner))
                 .is_some_and(|since| now.since(*since) > LEASE + RENEWAL);
-            for service in self.times.services.values_mut().filter(|_| !is_warm) {
-                if let Service::Nobody(gap) = service {
-                    gap.why = Why::Other;
-                }
+            if !is_warm {
+                self.times.forgive();
             }
         }
         let named = lock.map(|lock| lock.standbys.clone()).unwrap_or_default();
@@ -228,11 +233,7 @@ impl State {
     /// A worker ceases to consume a stream, maybe in the moment in which it is given leases of it.
     pub(crate) fn leaves_stream(&mut self) {
         self.change();
-        for service in self.times.services.values_mut() {
-            if let Service::Nobody(gap) = service {
-                gap.why = Why::Other;
-            }
-        }
+        self.times.forgive();
     }
 
     /// L6: what moves although nothing has changed for long.
