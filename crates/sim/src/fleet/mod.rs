@@ -23,6 +23,7 @@ mod truth;
 mod weather;
 mod world;
 
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use shardwell_core::{EnvExt, Lease, Monotonic, Place};
@@ -72,10 +73,16 @@ const REST: Duration = Duration::from_secs(90);
 pub fn run(seed: u64, options: Options) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.unwrap_or_else(|error| unreachable!("a runtime of one thread needs nothing: {error}"));
-    runtime.block_on(run_in_virtual_time(seed, options))
+    let (outcome, world) = runtime.block_on(run_in_virtual_time(seed, options));
+    drop(runtime);
+    debug_assert!(
+        world.upgrade().is_none(),
+        "somebody holds the world after its end: a hundred thousand runs would fill the memory"
+    );
+    outcome
 }
 
-async fn run_in_virtual_time(seed: u64, options: Options) -> Outcome {
+async fn run_in_virtual_time(seed: u64, options: Options) -> (Outcome, Weak<World>) {
     let scenario = Scenario::draw(seed);
     let env = SimEnv::new(seed, START);
     let world = World::new(scenario, env.clone(), options.keep_log, options.lie);
@@ -95,7 +102,12 @@ async fn run_in_virtual_time(seed: u64, options: Options) -> Outcome {
     }
     let mut state = world.state();
     state.tally.virtual_seconds = state.now.since_origin().as_secs_f64();
-    Outcome { violation: state.violation().cloned(), log: state.take_log(), tally: state.tally.clone() }
+    let outcome = Outcome { violation: state.violation().cloned(), log: state.take_log(), tally: state.tally.clone() };
+    // The world holds the workers' handles, and the workers hold the world.
+    let handles = std::mem::take(&mut state.processes);
+    drop(state);
+    drop(handles);
+    (outcome, Arc::downgrade(&world))
 }
 
 /// Lets a second pass, and looks. Tells whether to go on.
