@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::stream::BoxStream;
 use shardwell_core::{
     Assignment, Conditional, Created, Env, Eviction, FleetSettings, HandoffStart, LeaderLock, Lease, LeaseKey,
-    LeaseListing, LeaseMeta, LeaseStore, MetricsWrite, Renewal, Renewed, StoreError, StreamIdentity, WorkerId,
+    LeaseListing, LeaseMeta, LeaseStore, MetricsWrite, Renewal, Renewed, Reset, StoreError, StreamIdentity, WorkerId,
     WorkerMetrics, async_trait,
 };
 
@@ -91,6 +91,10 @@ impl LeaseStore for LoggedLeaseStore {
     async fn evict(&self, eviction: &Eviction) -> Result<Conditional, StoreError> {
         self.note(&eviction.key, EventKind::Passing { counter: eviction.seen.counter, to: None });
         self.inner.evict(eviction).await
+    }
+
+    async fn reset(&self, reset: &Reset) -> Result<Conditional, StoreError> {
+        self.inner.reset(reset).await
     }
 
     async fn update_meta(&self, key: &LeaseKey, meta: &LeaseMeta) -> Result<Conditional, StoreError> {

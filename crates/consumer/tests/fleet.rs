@@ -206,18 +206,58 @@ async fn a_worker_that_is_drained_hands_over_everything_and_gets_nothing_until_i
     let world = World::new(6);
     let (_a, _b) = (world.join("a").1, world.join("b").1);
     world.until_counts(secs(20), &[("a", 3), ("b", 3)]).await;
-    let drain = async |drained: bool| {
-        let seen = world.store.fleet_settings().await.expect("it answers").expect("a worker has run");
-        let mut settings = seen.clone();
-        settings.draining = drained.then(|| "b".into()).into_iter().collect();
-        assert!(world.store.swap_fleet_settings(Some(&seen), &settings).await.expect("it answers"));
-    };
-    drain(true).await;
+    drain(&world, "b", true).await;
     world.until_counts(secs(8), &[("a", 6)]).await;
     world.env.sleep(secs(60)).await;
     world.until_counts(millis(1), &[("a", 6)]).await;
-    drain(false).await;
+    drain(&world, "b", false).await;
     world.until_counts(secs(8), &[("a", 3), ("b", 3)]).await;
+}
+
+async fn drain(world: &World, worker: &str, drained: bool) {
+    let seen = world.store.fleet_settings().await.expect("it answers").expect("a worker has run");
+    let mut settings = seen.clone();
+    settings.draining = drained.then(|| worker.into()).into_iter().collect();
+    assert!(world.store.swap_fleet_settings(Some(&seen), &settings).await.expect("it answers"));
+}
+
+/// It is taken for dead meanwhile, and registers anew.
+#[tokio::test(start_paused = true)]
+async fn a_drained_worker_that_stood_still_is_still_drained_and_the_next_process_of_its_id_is_not() {
+    let world = World::new(6);
+    let _a = world.join("a").1;
+    let (env, b) = world.join("b");
+    world.until_counts(secs(20), &[("a", 3), ("b", 3)]).await;
+    drain(&world, "b", true).await;
+    world.until_counts(secs(8), &[("a", 6)]).await;
+    env.freeze();
+    world.env.sleep(secs(30)).await;
+    assert_eq!(world.store.worker_metrics().await.expect("it answers").len(), 1, "it is taken for dead");
+    env.thaw();
+    world.env.sleep(secs(60)).await;
+    assert_eq!(world.store.worker_metrics().await.expect("it answers").len(), 2, "it is back");
+    world.until_counts(millis(1), &[("a", 6)]).await;
+    env.crash();
+    drop(b);
+    let _b = world.join("b").1;
+    world.until_counts(secs(30), &[("a", 3), ("b", 3)]).await;
+}
+
+/// What nobody is drained for any more is forgotten, but not soon.
+#[tokio::test(start_paused = true)]
+async fn a_drained_worker_that_is_gone_for_long_is_forgotten() {
+    let world = World::new(2);
+    let _a = world.join("a").1;
+    world.until_counts(secs(20), &[("a", 2)]).await;
+    drain(&world, "gone", true).await;
+    let is_drained = async || {
+        let settings = world.store.fleet_settings().await.expect("it answers");
+        settings.is_some_and(|settings| settings.draining.contains("gone"))
+    };
+    world.env.sleep(secs(55 * 60)).await;
+    assert!(is_drained().await);
+    world.env.sleep(secs(10 * 60)).await;
+    assert!(!is_drained().await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,6 +275,31 @@ async fn a_leader_that_cannot_plan_lets_somebody_else_try() {
     world.faults = Arc::new(|_| Fault::None);
     let (_, able) = world.join("able");
     world.until("another one leads", secs(30), || able.handle.leads() && !blind.handle.leads()).await;
+}
+
+/// Renewals cannot wait; looking for leases and planning can.
+#[tokio::test(start_paused = true)]
+async fn a_table_that_throttles_renewals_is_looked_at_less_often() {
+    let looks = async |throttles: bool| {
+        let mut world = World::new(4);
+        let (looks, renewals) = (Arc::new(AtomicU32::new(0)), AtomicU32::new(0));
+        let counted = looks.clone();
+        world.faults = Arc::new(move |method| {
+            if matches!(method, "leases" | "leases_of") {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+            let is_refused = throttles && method == "renew" && renewals.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+            if is_refused { Fault::Refuse } else { Fault::None }
+        });
+        let (_, worker) = world.join("a");
+        world.until_counts(secs(5), &[("a", 4)]).await;
+        looks.store(0, Ordering::Relaxed);
+        world.env.sleep(secs(60)).await;
+        assert_eq!(worker.handle.status().shards.len(), 4, "nothing is lost");
+        looks.load(Ordering::Relaxed)
+    };
+    let (usual, throttled) = (looks(false).await, looks(true).await);
+    assert!(throttled * 3 < usual * 2, "{throttled} looks, and {usual} if nothing is throttled");
 }
 
 /// A leader is told to stop while a heartbeat is on its way, of which it never hears.

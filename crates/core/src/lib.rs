@@ -44,8 +44,8 @@ pub use env::{CpuTime, Elapsed, Env, EnvExt, Place, SystemEnv, Task, TaskError};
 pub use ids::{LeaseKey, ShardId, WorkerId};
 pub use lease::{
     Assignment, CheckpointWrite, Conditional, Created, Eviction, FleetSettings, HandoffStart, Heartbeat, LeaderLock,
-    Lease, LeaseListing, LeaseMeta, LeaseStore, MetricsWrite, PendingWrite, RenewOutcome, Renewal, Renewed, Seen,
-    StoreError, StoreErrorKind, WorkerMetrics, WriteToken,
+    Lease, LeaseListing, LeaseMeta, LeaseStore, MetricsWrite, PendingWrite, RenewOutcome, Renewal, Renewed, Reset,
+    Seen, StoreError, StoreErrorKind, WorkerMetrics, WriteToken,
 };
 pub use record::{PartitionKey, Record, UserRecord};
 pub use retry::RetryPolicy;

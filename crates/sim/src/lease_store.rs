@@ -9,8 +9,8 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use shardwell_core::{
     Assignment, Conditional, Created, Eviction, FleetSettings, HandoffStart, LeaderLock, Lease, LeaseKey, LeaseListing,
-    LeaseMeta, LeaseStore, MetricsWrite, RenewOutcome, Renewal, Renewed, StoreError, StoreErrorKind, StreamIdentity,
-    WorkerId, WorkerMetrics,
+    LeaseMeta, LeaseStore, MetricsWrite, RenewOutcome, Renewal, Renewed, Reset, StoreError, StoreErrorKind,
+    StreamIdentity, WorkerId, WorkerMetrics,
 };
 
 /// What happens to a call.
@@ -136,6 +136,10 @@ impl LeaseStore for FaultyLeaseStore {
 
     async fn evict(&self, eviction: &Eviction) -> Result<Conditional, StoreError> {
         self.call("evict", self.inner.evict(eviction)).await
+    }
+
+    async fn reset(&self, reset: &Reset) -> Result<Conditional, StoreError> {
+        self.call("reset", self.inner.reset(reset)).await
     }
 
     async fn update_meta(&self, key: &LeaseKey, meta: &LeaseMeta) -> Result<Conditional, StoreError> {

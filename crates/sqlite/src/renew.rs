@@ -130,7 +130,7 @@ async fn read(database: &Database, application: &str, renewals: &[Renewal]) -> R
     Ok(rows_by_key(&query.fetch_all(guard.connection().await?).await?))
 }
 
-type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
+pub(crate) type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
 
 /// Binds the parameters of one renewal, as [`sql::RENEWAL_PARAMETERS`] counts them.
 fn bind<'q>(query: Statement<'q>, renewal: &'q Renewal) -> Result<Statement<'q>, Failure> {
@@ -139,9 +139,14 @@ fn bind<'q>(query: Statement<'q>, renewal: &'q Renewal) -> Result<Statement<'q>,
         .bind(row::signed(renewal.counter)?)
         .bind(renewal.token.get().cast_signed())
         .bind(renewal.throughput_kbps.filter(|kbps| kbps.is_finite()));
-    let Some(write) = &renewal.checkpoint else {
-        return Ok((0..7).fold(query, |query, _| query.bind(None::<i64>)));
-    };
+    match &renewal.checkpoint {
+        Some(write) => bind_checkpoint(query, write),
+        None => Ok((0..7).fold(query, |query, _| query.bind(None::<i64>))),
+    }
+}
+
+/// Binds the seven parameters of a checkpoint.
+pub(crate) fn bind_checkpoint<'q>(query: Statement<'q>, write: &'q CheckpointWrite) -> Result<Statement<'q>, Failure> {
     let (checkpoint, sub) = write.checkpoint.to_stored();
     let query = query.bind(checkpoint).bind(row::signed(sub)?);
     let query = match &write.state {

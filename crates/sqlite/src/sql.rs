@@ -66,6 +66,15 @@ pub(crate) const EVICT: &str = concat!(
     lease_columns!()
 );
 
+pub(crate) const RESET: &str = concat!(
+    "UPDATE shardwell_leases SET checkpoint = ?3, checkpoint_sub_sequence_number = ?4, \
+     state_checkpoint = iif(?5 IS NULL, NULL, ?3), state_checkpoint_sub_sequence_number = iif(?5 IS NULL, NULL, ?4), \
+     state_version = ?5, state = ?6, pending_checkpoint = ?7, pending_checkpoint_sub_sequence_number = ?8, \
+     pending_checkpoint_state = ?9, owner_switches_since_checkpoint = 0, lease_owner = NULL, checkpoint_owner = NULL, \
+     write_token = NULL, lease_counter = lease_counter + 1 WHERE application = ?1 AND lease_key = ?2 RETURNING ",
+    lease_columns!()
+);
+
 pub(crate) const UPDATE_CHILDREN: &str = concat!(
     "UPDATE shardwell_leases SET child_shard_ids = ?3 WHERE application = ?1 AND lease_key = ?2 RETURNING ",
     lease_columns!()
@@ -229,6 +238,7 @@ mod tests {
             ASSIGN,
             START_HANDOFF,
             EVICT,
+            RESET,
             UPDATE_CHILDREN,
             UPDATE_HASH_KEYS,
             DELETE_LEASE,

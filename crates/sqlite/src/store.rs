@@ -9,7 +9,7 @@ use futures_util::future::FutureExt;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use shardwell_core::{
     Assignment, Conditional, Created, Eviction, FleetSettings, HandoffStart, LeaderLock, Lease, LeaseKey, LeaseListing,
-    LeaseMeta, LeaseStore, MetricsWrite, Renewal, Renewed, StoreError, StreamIdentity, WorkerId, WorkerMetrics,
+    LeaseMeta, LeaseStore, MetricsWrite, Renewal, Renewed, Reset, StoreError, StreamIdentity, WorkerId, WorkerMetrics,
     async_trait,
 };
 use sqlx::Sqlite;
@@ -295,6 +295,11 @@ impl LeaseStore for SqliteLeaseStore {
                 .bind(eviction.seen.counter.map(row::signed).transpose()?))
         };
         self.conditional("evicting a lease", &eviction.key, bind()).await
+    }
+
+    async fn reset(&self, reset: &Reset) -> Result<Conditional, StoreError> {
+        let query = self.query(sql::RESET).bind(reset.key.as_str());
+        self.conditional("resetting a lease", &reset.key, renew::bind_checkpoint(query, &reset.to)).await
     }
 
     async fn update_meta(&self, key: &LeaseKey, meta: &LeaseMeta) -> Result<Conditional, StoreError> {

@@ -19,9 +19,9 @@ use aws_sdk_dynamodb::{Client, Config};
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use shardwell_core::{
-    Assignment, Conditional, Created, Eviction, FleetSettings, HandoffStart, LeaderLock, Lease, LeaseKey, LeaseListing,
-    LeaseMeta, LeaseStore, MetricsWrite, PendingWrite, RenewOutcome, Renewal, Renewed, Seen, StoreError,
-    StoreErrorKind, StreamIdentity, WorkerId, WorkerMetrics,
+    Assignment, CheckpointWrite, Conditional, Created, Eviction, FleetSettings, HandoffStart, LeaderLock, Lease,
+    LeaseKey, LeaseListing, LeaseMeta, LeaseStore, MetricsWrite, PendingWrite, RenewOutcome, Renewal, Renewed, Reset,
+    Seen, StoreError, StoreErrorKind, StreamIdentity, WorkerId, WorkerMetrics,
 };
 use tracing::warn;
 
@@ -239,6 +239,38 @@ impl Inner {
         Ok(items)
     }
 
+    fn leases_in(&self, items: &[Item]) -> LeaseListing {
+        let mut listing = LeaseListing::default();
+        for item in items.iter().filter(|item| is_lease(item)) {
+            match lease::read(item) {
+                Ok(lease) => listing.leases.push(lease),
+                Err(why) => {
+                    let key = key_of(item).unwrap_or_default();
+                    warn!(table = self.target.table, key, %why, "a lease cannot be read");
+                    listing.unreadable.push(LeaseKey::from(key));
+                }
+            }
+        }
+        listing.leases.sort_by(|a, b| a.key.cmp(&b.key));
+        listing.unreadable.sort();
+        listing
+    }
+
+    fn workers_in(&self, items: &[Item]) -> Vec<WorkerMetrics> {
+        let mut workers = Vec::new();
+        for item in items.iter().filter(|item| entity_type(item) == Some(worker::TYPE)) {
+            match worker::read(item) {
+                Ok(metrics) => workers.push(metrics),
+                // As a worker that writes none: it is given nothing.
+                Err(why) => {
+                    warn!(table = self.target.table, key = key_of(item), %why, "the metrics of a worker cannot be read");
+                }
+            }
+        }
+        workers.sort_by(|a, b| a.worker.cmp(&b.worker));
+        workers
+    }
+
     /// What an item says, where it must be readable.
     fn read<T>(&self, item: &Item, read: fn(&Item) -> Result<T, Unreadable>) -> Result<T, StoreError> {
         read(item).map_err(|why| self.target.unreadable(key_of(item).unwrap_or_default(), &why))
@@ -325,27 +357,31 @@ fn renewing(worker: &WorkerId, renewal: &Renewal) -> Rendered {
         update.set(lease::THROUGHPUT, lease::throughput_value(kbps));
     }
     if let Some(write) = &renewal.checkpoint {
-        let (checkpoint, sub_sequence) = write.checkpoint.to_stored();
-        update.set(lease::CHECKPOINT, string(checkpoint)).set(lease::SUB_SEQUENCE, number(sub_sequence));
-        update.set(lease::OWNER_SWITCHES, number(0));
-        let state = write.state.as_ref();
-        let state = state.map(|(version, data)| lease::state_value(write.checkpoint, *version, data));
-        update.put(lease::STATE, state);
-        let pending = match &write.pending {
-            PendingWrite::Clear => None,
-            PendingWrite::Set(pending) => Some(pending),
-        };
-        let stored = pending.map(|pending| pending.checkpoint.to_stored());
-        update.put(lease::PENDING, stored.as_ref().map(|(checkpoint, _)| string(checkpoint)));
-        update.put(lease::PENDING_SUB_SEQUENCE, stored.map(|(_, sub_sequence)| number(sub_sequence)));
-        let state = pending.and_then(|pending| pending.state.clone());
-        update.put(lease::PENDING_STATE, state.map(super::item::bytes));
+        checkpointing(&mut update, write);
     }
     let me = || string(worker.as_str());
     update.when(Condition::All(vec![
         Condition::Is(lease::COUNTER, number(renewal.counter)),
         Condition::Any(vec![Condition::Is(lease::OWNER, me()), Condition::Is(lease::CHECKPOINT_OWNER, me())]),
     ]))
+}
+
+fn checkpointing(update: &mut Update, write: &CheckpointWrite) {
+    let (checkpoint, sub_sequence) = write.checkpoint.to_stored();
+    update.set(lease::CHECKPOINT, string(checkpoint)).set(lease::SUB_SEQUENCE, number(sub_sequence));
+    update.set(lease::OWNER_SWITCHES, number(0));
+    let state = write.state.as_ref();
+    let state = state.map(|(version, data)| lease::state_value(write.checkpoint, *version, data));
+    update.put(lease::STATE, state);
+    let pending = match &write.pending {
+        PendingWrite::Clear => None,
+        PendingWrite::Set(pending) => Some(pending),
+    };
+    let stored = pending.map(|pending| pending.checkpoint.to_stored());
+    update.put(lease::PENDING, stored.as_ref().map(|(checkpoint, _)| string(checkpoint)));
+    update.put(lease::PENDING_SUB_SEQUENCE, stored.map(|(_, sub_sequence)| number(sub_sequence)));
+    let state = pending.and_then(|pending| pending.state.clone());
+    update.put(lease::PENDING_STATE, state.map(super::item::bytes));
 }
 
 fn as_seen(seen: &Seen) -> Condition {
@@ -388,20 +424,7 @@ impl LeaseStore for DynamoLeaseStore {
     }
 
     async fn leases(&self) -> Result<LeaseListing, StoreError> {
-        let mut listing = LeaseListing::default();
-        for item in self.inner.scan().await?.iter().filter(|item| is_lease(item)) {
-            match lease::read(item) {
-                Ok(lease) => listing.leases.push(lease),
-                Err(why) => {
-                    let key = key_of(item).unwrap_or_default();
-                    warn!(table = self.inner.target.table, key, %why, "a lease cannot be read");
-                    listing.unreadable.push(LeaseKey::from(key));
-                }
-            }
-        }
-        listing.leases.sort_by(|a, b| a.key.cmp(&b.key));
-        listing.unreadable.sort();
-        Ok(listing)
+        Ok(self.inner.leases_in(&self.inner.scan().await?))
     }
 
     async fn lease(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
@@ -468,6 +491,13 @@ impl LeaseStore for DynamoLeaseStore {
         self.inner.write(key, update.when(as_seen(seen))).await
     }
 
+    async fn reset(&self, reset: &Reset) -> Result<Conditional, StoreError> {
+        let mut update = Update::default();
+        checkpointing(&mut update, &reset.to);
+        update.remove(lease::OWNER).remove(lease::CHECKPOINT_OWNER).remove(lease::TOKEN).raise(lease::COUNTER);
+        self.inner.write(&reset.key, update.when(is_there())).await
+    }
+
     async fn update_meta(&self, key: &LeaseKey, meta: &LeaseMeta) -> Result<Conditional, StoreError> {
         let mut update = Update::default();
         match meta {
@@ -519,17 +549,12 @@ impl LeaseStore for DynamoLeaseStore {
     }
 
     async fn worker_metrics(&self) -> Result<Vec<WorkerMetrics>, StoreError> {
+        Ok(self.inner.workers_in(&self.inner.scan().await?))
+    }
+
+    async fn look(&self) -> Result<(LeaseListing, Vec<WorkerMetrics>), StoreError> {
         let items = self.inner.scan().await?;
-        let mut workers = Vec::new();
-        for item in items.iter().filter(|item| entity_type(item) == Some(worker::TYPE)) {
-            match worker::read(item) {
-                Ok(metrics) => workers.push(metrics),
-                // As a worker that writes none: it is given nothing.
-                Err(why) => warn!(key = key_of(item), %why, "the metrics of a worker cannot be read"),
-            }
-        }
-        workers.sort_by(|a, b| a.worker.cmp(&b.worker));
-        Ok(workers)
+        Ok((self.inner.leases_in(&items), self.inner.workers_in(&items)))
     }
 
     async fn delete_worker_metrics(&self, seen: &WorkerMetrics) -> Result<bool, StoreError> {

@@ -10,7 +10,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
 use shardwell_core::{
     Assignment, Conditional, Created, Env, EnvExt, Eviction, FleetSettings, HandoffStart, LeaderLock, Lease, LeaseKey,
-    LeaseListing, LeaseMeta, LeaseStore, MetricsWrite, Monotonic, Renewal, Renewed, StoreError, StreamIdentity,
+    LeaseListing, LeaseMeta, LeaseStore, MetricsWrite, Monotonic, Renewal, Renewed, Reset, StoreError, StreamIdentity,
     WorkerId, WorkerMetrics,
 };
 use shardwell_sim::SimEnv;
@@ -198,6 +198,10 @@ impl LeaseStore for MeteredLeaseStore {
 
     async fn evict(&self, eviction: &Eviction) -> Result<Conditional, StoreError> {
         self.write("evict", self.inner.evict(eviction), applied).await
+    }
+
+    async fn reset(&self, reset: &Reset) -> Result<Conditional, StoreError> {
+        self.write("reset", self.inner.reset(reset), applied).await
     }
 
     async fn update_meta(&self, key: &LeaseKey, meta: &LeaseMeta) -> Result<Conditional, StoreError> {

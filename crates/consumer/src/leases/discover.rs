@@ -57,7 +57,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 /// Until something changes that may have brought a lease, or a discovery interval has passed.
 async fn wait(shared: &Shared, holding: &mut FuturesUnordered<Task<()>>, phase: &mut Watcher<Phase>) {
-    let until = shared.env.now().plus(shared.settings.discovery_interval);
+    let until = shared.env.now().plus(shared.stretched(shared.settings.discovery_interval));
     let ended = async {
         match holding.next().await {
             Some(ended) => ended,
@@ -135,6 +135,7 @@ async fn take_up(shared: &Arc<Shared>, leases: Vec<(Lease, Arc<ConsumedStream>)>
             }
             RenewOutcome::Lost(_) => debug!(lease = %renewed.key, "a lease was given to somebody else meanwhile"),
             RenewOutcome::Unknown(error) => {
+                shared.heed(&error);
                 warn!(lease = %renewed.key, %error, "cannot take up a lease; trying again");
             }
         }

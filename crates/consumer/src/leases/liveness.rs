@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use shardwell_core::leasing::Observations;
-use shardwell_core::{Monotonic, StoreError, Timestamp, WorkerId};
+use shardwell_core::{LeaseListing, Monotonic, StoreError, Timestamp, WorkerId};
 
 use crate::worker::Shared;
 
@@ -24,8 +24,7 @@ pub(super) async fn living(shared: &Shared, duration: Duration) -> Result<BTreeS
 /// Tells when it looked, and whether nobody is there.
 async fn look(shared: &Shared, observations: &mut Observations) -> Result<(Monotonic, bool), StoreError> {
     let asked = shared.env.now();
-    let leases = shared.bounded(shared.store.leases()).await?.leases;
-    let workers = shared.bounded(shared.store.worker_metrics()).await?;
+    let (LeaseListing { leases, .. }, workers) = shared.bounded(shared.store.look()).await?;
     observations.observe(&leases, asked);
     // What is seen the first time is no sign of life, however new it says it is.
     observations.observe_workers(&workers, asked, Timestamp::from_millis(i64::MAX));

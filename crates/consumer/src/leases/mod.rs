@@ -34,7 +34,7 @@ pub(crate) use hand_over::flush;
 pub(crate) use held::{HeldLease, HeldLeases, Stop};
 pub(crate) use lead::run as lead;
 pub(crate) use prepare::{may_pass, prepare};
-pub(crate) use register::{Registration, first as register_first, leave as leave_plan, run as register};
+pub(crate) use register::{Registration, first as register_first, leave as leave_plan, run as register, undrain};
 pub(crate) use renew::{Flush, LeaseGone, run as renew};
 pub(crate) use roster::Roster;
 pub(crate) use sync::run as sync;

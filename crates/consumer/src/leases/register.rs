@@ -44,7 +44,7 @@ pub(crate) struct Registration {
 pub(crate) async fn first(shared: &Shared, registration: &mut Registration) -> Result<(), WorkerError> {
     loop {
         match registration.write(shared).await.map_err(WorkerError::Store)? {
-            MetricsWrite::Written => return Ok(()),
+            MetricsWrite::Written => return undrain(shared).await.map_err(WorkerError::Store),
             MetricsWrite::Foreign(theirs) => take_over(shared, &theirs).await?,
         }
     }
@@ -135,6 +135,19 @@ pub(crate) async fn leave(shared: &Shared, registration: &Registration) {
         shared.env.sleep(shared.timing.renew_retry()).await;
     }
     debug!("left the plan");
+}
+
+/// Whoever was drained under this worker's id was another process, or is gone now: the next one of the id is given leases again.
+pub(crate) async fn undrain(shared: &Shared) -> Result<(), StoreError> {
+    while let Some(seen) = shared.bounded(shared.store.fleet_settings()).await? {
+        let mut settings = seen.clone();
+        if !settings.draining.remove(&shared.worker)
+            || shared.bounded(shared.store.swap_fleet_settings(Some(&seen), &settings)).await?
+        {
+            break;
+        }
+    }
+    Ok(())
 }
 
 impl Registration {

@@ -149,6 +149,7 @@ fn apply(shared: &Shared, lease: &Arc<HeldLease>, outcome: RenewOutcome, started
         }
         RenewOutcome::Unknown(error) => {
             count(shared, "unknown");
+            shared.heed(&error);
             warn!(lease = %lease.key(), %error, "a lease renewal failed; it is repeated");
             lease.renew_at(now.plus(shared.timing.renew_retry()));
         }

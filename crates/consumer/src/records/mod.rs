@@ -100,14 +100,14 @@ async fn consume_from(shared: &Arc<Shared>, lease: &Arc<HeldLease>, trust: Trust
         Trust::Everything if from == stored => lease.progress().stored_resume(),
         Trust::Everything | Trust::CheckpointAlone => lease.progress().stored_resume().without_records(),
     };
-    let opened_before = lease.progress().opened_at().filter(|_| from == Checkpoint::Latest);
+    let since = lease.progress().opened_at().filter(|_| from == stored);
     let delivery = match begin(shared, lease, &resume, from).await {
         Ok(delivery) => delivery,
         Err(end) => return end,
     };
     let (send, fetched) = mpsc::unbounded_channel();
     let room = shared.budget.join();
-    let fetch = fetch::Fetch::new(shared.clone(), lease.clone(), room.clone(), from, opened_before);
+    let fetch = fetch::Fetch::new(shared.clone(), lease.clone(), room.clone(), from, since);
     let fetching = shared.env.spawn(Place::Pipeline, fetch.run(send).in_current_span());
     let deliver = Deliver::new(shared.clone(), lease.clone(), processor, context, delivery, room, fetched);
     deliver.run(fetching).await

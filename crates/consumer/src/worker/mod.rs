@@ -122,6 +122,11 @@ async fn coordinate(shared: Arc<Shared>, flushes: mpsc::UnboundedReceiver<Flush>
     }
     shared.handed_over.set(true);
     let deadline = shared.env.now().plus(shared.timing.duration());
+    if !shared.is_failed_without_release()
+        && let Err(error) = leases::undrain(&shared).await
+    {
+        warn!(%error, "this worker may be told to be drained although it is gone; the leader forgets that");
+    }
     if shared.env.deadline(deadline, leader).await.is_err() {
         warn!("the lead could not be given up in time; it will expire");
     }

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use shardwell_core::leasing::LeaseTiming;
+use shardwell_core::leasing::{LeaseTiming, Strain};
 use shardwell_core::{Env, EnvExt, LeaseListing, LeaseStore, Monotonic, StoreError, StoreErrorKind, WorkerId};
 use tokio::sync::{Notify, Semaphore, mpsc};
+use tracing::warn;
 
 use super::WorkerError;
 use super::consumed::{ConsumedStream, ConsumedStreams};
@@ -82,6 +83,7 @@ pub(crate) struct Shared {
     failed_without_release: AtomicBool,
     /// Why the worker paused by itself.
     paused_because: Mutex<Option<String>>,
+    strain: Mutex<Strain>,
     listing: Mutex<LeaseListing>,
     failure: Mutex<Option<WorkerError>>,
 }
@@ -128,6 +130,7 @@ impl Shared {
             in_plan: AtomicBool::new(false),
             discovered: AtomicBool::new(false),
             failed_without_release: AtomicBool::new(false),
+            strain: Mutex::new(Strain::default()),
             listing: Mutex::new(LeaseListing::default()),
             failure: Mutex::new(None),
             application,
@@ -148,10 +151,23 @@ impl Shared {
         call: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
         let deadline = self.env.now().plus(STORE_CALL_DEADLINE);
-        self.env.deadline(deadline, call).await.unwrap_or_else(|_| {
+        let answer = self.env.deadline(deadline, call).await.unwrap_or_else(|_| {
             let message = format!("the lease table did not answer within {STORE_CALL_DEADLINE:?}");
             Err(StoreError::new(StoreErrorKind::Timeout, message))
-        })
+        });
+        answer.inspect_err(|error| self.heed(error))
+    }
+
+    /// A table that throttles is asked less often by whoever can wait.
+    pub(crate) fn heed(&self, error: &StoreError) {
+        if error.kind() == StoreErrorKind::Throttled && lock(&self.strain).throttled(self.env.now()) {
+            warn!(%error, "the lease table throttles; leases are planned and looked for less often, so that renewals get through");
+        }
+    }
+
+    /// How long to wait where one would wait for `interval` if the table kept up.
+    pub(crate) fn stretched(&self, interval: Duration) -> Duration {
+        lock(&self.strain).stretch(interval, self.env.now())
     }
 
     /// Goes from starting to running, unless it was told to stop.

@@ -15,8 +15,8 @@ use crate::{CheckpointState, ExtendedSequenceNumber, PartitionKey, SequenceNumbe
 pub struct ResumeState {
     /// When everything that had arrived in the shard was done, in milliseconds since 1970.
     pub caught_up_at: Option<i64>,
-    /// When the shard was first opened at its tip, in milliseconds since 1970: from there on nothing may be missed, though
-    /// the checkpoint still says `LATEST`.
+    /// From when on nothing may be missed although the checkpoint names no record, in milliseconds since 1970. Beside `LATEST`:
+    /// when the shard was first opened at its tip. Beside `TRIM_HORIZON`: the time that an operator wants it to be read from.
     pub opened_at: Option<i64>,
     /// The position of the first user record after the checkpoint, which has ordinal 0 and is neither done nor dead. If
     /// another one comes first, ordinals mean nothing.
@@ -157,7 +157,7 @@ impl ResumeState {
         self.caught_up_at.map(Timestamp::from_millis)
     }
 
-    /// When the shard was first opened at its tip.
+    /// From when on nothing may be missed although the checkpoint names no record.
     pub fn opened_at(&self) -> Option<Timestamp> {
         self.opened_at.map(Timestamp::from_millis)
     }

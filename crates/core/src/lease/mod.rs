@@ -18,7 +18,7 @@ pub(crate) use metrics::consume;
 pub use metrics::{Heartbeat, WorkerMetrics};
 pub use store::{Conditional, Created, LeaseListing, LeaseStore, MetricsWrite, RenewOutcome, Renewed};
 pub use write::{
-    Assignment, CheckpointWrite, Eviction, HandoffStart, LeaseMeta, PendingWrite, Renewal, Seen, WriteToken,
+    Assignment, CheckpointWrite, Eviction, HandoffStart, LeaseMeta, PendingWrite, Renewal, Reset, Seen, WriteToken,
 };
 
 /// One shard's row in the lease table: the attributes of the Java KCL 3.5, and two of our own (`state` and `token`)

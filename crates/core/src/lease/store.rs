@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
 use super::{
-    Assignment, Eviction, FleetSettings, HandoffStart, LeaderLock, Lease, LeaseMeta, Renewal, StoreError, WorkerMetrics,
+    Assignment, Eviction, FleetSettings, HandoffStart, LeaderLock, Lease, LeaseMeta, Renewal, Reset, StoreError,
+    WorkerMetrics,
 };
 use crate::{LeaseKey, StreamIdentity, WorkerId};
 
@@ -19,8 +20,8 @@ use crate::{LeaseKey, StreamIdentity, WorkerId};
 ///   module; a condition that does not hold is [`Conditional::Refused`] with the row as it is, not an error.
 /// - **A write is durable when it is answered**, to the degree that the store documents.
 /// - **Single reads are consistent**: [`lease`](Self::lease) sees every write that was answered before it was called.
-///   [`leases`](Self::leases), [`leases_of`](Self::leases_of) and [`worker_metrics`](Self::worker_metrics) may lag
-///   behind (DynamoDB's scans and indexes do).
+///   [`leases`](Self::leases), [`leases_of`](Self::leases_of) and [`worker_metrics`](Self::worker_metrics), and with
+///   them [`look`](Self::look), may lag behind (DynamoDB's scans and indexes do).
 /// - **No call hangs.** A store bounds every request by a time-out of its own, and its callers bound it by what remains
 ///   of a lease.
 /// - Stores do not retry; the caller knows what remains of its lease.
@@ -73,6 +74,9 @@ pub trait LeaseStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// Takes a lease from its owner; see [`Eviction`].
     async fn evict(&self, eviction: &Eviction) -> Result<Conditional, StoreError>;
 
+    /// Puts a lease's checkpoint anywhere; see [`Reset`]. Refused only when the row does not exist.
+    async fn reset(&self, reset: &Reset) -> Result<Conditional, StoreError>;
+
     /// Writes a fact about a shard; see [`LeaseMeta`]. Refused only when the row does not exist.
     async fn update_meta(&self, key: &LeaseKey, meta: &LeaseMeta) -> Result<Conditional, StoreError>;
 
@@ -85,6 +89,16 @@ pub trait LeaseStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
 
     /// Every worker's metrics, ordered by worker.
     async fn worker_metrics(&self) -> Result<Vec<WorkerMetrics>, StoreError>;
+
+    /// Every lease and every worker's metrics: what a leader looks at again and again. A store whose listings read the whole table
+    /// reads it once.
+    ///
+    /// By default, a call of [`leases`](Self::leases) and then, since a worker registers before it is given any, one of
+    /// [`worker_metrics`](Self::worker_metrics).
+    async fn look(&self) -> Result<(LeaseListing, Vec<WorkerMetrics>), StoreError> {
+        let listing = self.leases().await?;
+        Ok((listing, self.worker_metrics().await?))
+    }
 
     /// Removes a worker's metrics if they were last updated when `seen` says, by the same process; answers whether they were.
     async fn delete_worker_metrics(&self, seen: &WorkerMetrics) -> Result<bool, StoreError>;

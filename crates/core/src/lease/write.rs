@@ -81,6 +81,17 @@ impl CheckpointWrite {
     pub const fn new(checkpoint: Checkpoint) -> Self {
         Self { checkpoint, state: None, pending: PendingWrite::Clear }
     }
+
+    fn apply(&self, row: &mut Lease) {
+        row.checkpoint = self.checkpoint;
+        let state = |(version, data)| CheckpointState { belongs_to: self.checkpoint, version, data };
+        row.checkpoint_state = self.state.clone().map(state);
+        row.owner_switches_since_checkpoint = 0;
+        row.pending_checkpoint = match &self.pending {
+            PendingWrite::Clear => None,
+            PendingWrite::Set(pending) => Some(pending.clone()),
+        };
+    }
 }
 
 impl Renewal {
@@ -98,17 +109,7 @@ impl Renewal {
         row.token = Some(self.token);
         row.throughput_kbps = self.throughput_kbps.filter(|kbps| kbps.is_finite()).or(row.throughput_kbps);
         if let Some(write) = &self.checkpoint {
-            row.checkpoint = write.checkpoint;
-            row.checkpoint_state = write.state.clone().map(|(version, data)| CheckpointState {
-                belongs_to: write.checkpoint,
-                version,
-                data,
-            });
-            row.owner_switches_since_checkpoint = 0;
-            row.pending_checkpoint = match &write.pending {
-                PendingWrite::Clear => None,
-                PendingWrite::Set(pending) => Some(pending.clone()),
-            };
+            write.apply(&mut row);
         }
         Some(row)
     }
@@ -243,6 +244,30 @@ impl Eviction {
         row.counter += 1;
         row.token = None;
         Some(row)
+    }
+}
+
+/// Puts a checkpoint anywhere, also backwards: what an operator does, and no worker.
+///
+/// - Condition: the row exists.
+/// - Effect: the checkpoint is written as a [`Renewal`] writes it; owner, checkpoint owner and token are removed, and the counter
+///   rises by one, so that no write of a worker that has the lease, or thinks so, applies any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reset {
+    /// The lease.
+    pub key: LeaseKey,
+    /// The checkpoint.
+    pub to: CheckpointWrite,
+}
+
+impl Reset {
+    /// The row after this write.
+    pub fn apply(&self, row: &Lease) -> Lease {
+        let mut row = row.clone();
+        self.to.apply(&mut row);
+        (row.owner, row.checkpoint_owner, row.token) = (None, None, None);
+        row.counter += 1;
+        row
     }
 }
 

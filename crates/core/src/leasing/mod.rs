@@ -5,6 +5,7 @@ mod leader;
 mod observe;
 mod parents;
 pub mod plan;
+mod strain;
 mod sync;
 mod syncer;
 mod trust;
@@ -13,6 +14,7 @@ pub use cleanup::removable;
 pub use leader::{LeaderTiming, LockWatch, planning_interval};
 pub use observe::Observations;
 pub use parents::Unfinished;
+pub use strain::Strain;
 pub use sync::{
     InitialPosition, awaits_parent_lease, child_leases, cover_every_hash_key, first_leases, leave_a_hole,
     missing_leases,

@@ -9,7 +9,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 
 use crate::{
     Assignment, Conditional, Created, Eviction, FleetSettings, HandoffStart, LeaderLock, Lease, LeaseKey, LeaseListing,
-    LeaseMeta, LeaseStore, MetricsWrite, RenewOutcome, Renewal, Renewed, StoreError, StreamIdentity, WorkerId,
+    LeaseMeta, LeaseStore, MetricsWrite, RenewOutcome, Renewal, Renewed, Reset, StoreError, StreamIdentity, WorkerId,
     WorkerMetrics,
 };
 
@@ -127,6 +127,10 @@ impl LeaseStore for MemoryLeaseStore {
 
     async fn evict(&self, eviction: &Eviction) -> Result<Conditional, StoreError> {
         Ok(self.table().write(&eviction.key, |row| eviction.apply(row)))
+    }
+
+    async fn reset(&self, reset: &Reset) -> Result<Conditional, StoreError> {
+        Ok(self.table().write(&reset.key, |row| Some(reset.apply(row))))
     }
 
     async fn update_meta(&self, key: &LeaseKey, meta: &LeaseMeta) -> Result<Conditional, StoreError> {

@@ -67,6 +67,7 @@ impl Fleet {
             | Kind::PanickingProcessor
             | Kind::FailingSink
             | Kind::StoreThrottled
+            | Kind::WritesThrottled
             | Kind::StoreFailing
             | Kind::StoreSlow
             | Kind::LostReplies

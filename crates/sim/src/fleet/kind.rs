@@ -43,13 +43,15 @@ named! {
         FailingSink,
         /// The lease table throttles.
         StoreThrottled,
+        /// The lease table throttles writes, and can be read.
+        WritesThrottled,
         /// The lease table fails.
         StoreFailing,
         /// The lease table is slow.
         StoreSlow,
         /// Writes to the lease table are applied and reported as failed.
         LostReplies,
-        /// Listings and the index of the lease table lag behind.
+        /// Listings and the index of the lease table lag behind, as a whole or row by row.
         StaleReads,
         /// The clocks of the workers run at different rates.
         ClockRates,

@@ -25,6 +25,13 @@ struct Trouble {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Weather(Vec<Trouble>);
 
+/// Whether a call to the lease table reads or writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Read,
+    Write,
+}
+
 /// What befalls a call to the lease table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fate {
@@ -87,14 +94,16 @@ impl Weather {
     }
 
     /// What befalls a call of a process to the lease table.
-    pub(crate) fn store(&self, process: ProcessId, now: Monotonic, random: &mut Rng) -> Fate {
+    pub(crate) fn store(&self, call: Call, process: ProcessId, now: Monotonic, random: &mut Rng) -> Fate {
         let mut way = || Duration::from_micros(random.u64(500..8000));
         let (mut there, mut back) = (way(), way());
         if self.strikes(Kind::StoreSlow, process, now, random) {
             there += Duration::from_millis(random.u64(100..1500));
             back += Duration::from_millis(random.u64(100..1500));
         }
-        let end = if self.strikes(Kind::StoreThrottled, process, now, random) {
+        let is_over_limit = self.strikes(Kind::StoreThrottled, process, now, random)
+            || call == Call::Write && self.strikes(Kind::WritesThrottled, process, now, random);
+        let end = if is_over_limit {
             End::Throttled
         } else if self.strikes(Kind::StoreFailing, process, now, random) {
             End::Failed

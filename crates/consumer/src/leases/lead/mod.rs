@@ -11,7 +11,7 @@ mod lock;
 mod moves;
 mod round;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use metrics::{counter, gauge};
@@ -43,6 +43,8 @@ struct Lead {
     standbys: Vec<WorkerId>,
     /// Before this, somebody else is given the chance to lead.
     stands_back_until: Monotonic,
+    /// Drained workers that are not there, and since when.
+    absent: BTreeMap<WorkerId, Monotonic>,
     /// The streams whose leases left hash keys uncovered when it was last looked, which was acted on.
     holes: BTreeSet<String>,
 }
@@ -75,6 +77,7 @@ impl Lead {
             failures: 0,
             standbys: Vec::new(),
             stands_back_until: Monotonic::ZERO,
+            absent: BTreeMap::new(),
             holes: BTreeSet::new(),
             shared,
         }
@@ -105,7 +108,7 @@ impl Lead {
         if self.lock.is_held(now) {
             self.round().await;
         } else if self.lock.is_standby(&shared.worker) && now >= self.next_round {
-            self.next_round = now.plus(shared.timing.renew_interval());
+            self.next_round = now.plus(shared.stretched(shared.timing.renew_interval()));
             if let Err(error) = self.look().await {
                 warn!(%error, "cannot watch the leases as a standby; trying again");
             }
@@ -130,6 +133,7 @@ impl Lead {
                 info!("this worker leads now");
                 (self.next_round, self.failures) = (Monotonic::ZERO, 0);
                 self.holes.clear();
+                self.absent.clear();
                 shared.sync_now.notify_one();
             } else {
                 warn!("this worker does not lead any more");
@@ -156,12 +160,12 @@ impl Lead {
         match result {
             Ok(interval) => {
                 self.failures = 0;
-                self.next_round = now.plus(interval);
+                self.next_round = now.plus(shared.stretched(interval));
                 shared.enter_plan();
             }
             Err(error) => {
                 self.failures += 1;
-                self.next_round = now.plus(shared.settings.planning_interval);
+                self.next_round = now.plus(shared.stretched(shared.settings.planning_interval));
                 warn!(%error, failures = self.failures, "a round of planning failed");
                 if self.failures >= MAX_FAILURES {
                     self.stands_back_until = shared.env.now().plus(shared.timing.duration());

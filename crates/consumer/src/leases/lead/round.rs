@@ -22,6 +22,9 @@ pub(super) struct Seen {
     settings: FleetSettings,
 }
 
+/// For how long a drained worker that is not there stays drained.
+const DRAINED_FOR: Duration = Duration::from_secs(60 * 60);
+
 /// A worker that is not ours is gone when its item is this old (the KCL's).
 const STALE_JAVA_ITEM: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -30,9 +33,8 @@ impl Lead {
     pub(super) async fn look(&mut self) -> Result<Seen, StoreError> {
         let shared = &self.shared;
         let (asked, wall) = (shared.env.now(), shared.env.timestamp());
-        let (listing, workers, settings) = futures_util::try_join!(
-            shared.bounded(shared.store.leases()),
-            shared.bounded(shared.store.worker_metrics()),
+        let ((listing, workers), settings) = futures_util::try_join!(
+            shared.bounded(shared.store.look()),
             shared.bounded(shared.store.fleet_settings()),
         )?;
         self.observations.observe(&listing.leases, asked);
@@ -55,6 +57,7 @@ impl Lead {
         self.name_standbys(&workers);
         self.mend_hole(&seen.listing);
         bury(&shared, self, &seen).await?;
+        self.forget_drained(&seen).await?;
         let leases = seen.listing.leases.len();
         shared.listed(seen.listing);
         Ok(planning_interval(shared.settings.planning_interval, leases, shared.settings.planning_read_units))
@@ -68,6 +71,29 @@ impl Lead {
             self.standbys = standbys;
             self.lock.hurry();
         }
+    }
+
+    /// Forgets workers that an operator has drained, long after they were there last. One that stood still may come back, and is still
+    /// to be given nothing.
+    async fn forget_drained(&mut self, seen: &Seen) -> Result<(), StoreError> {
+        let is_there = |id: &WorkerId| {
+            seen.workers.iter().any(|metrics| metrics.worker == *id)
+                || seen.listing.leases.iter().any(|lease| lease.actual_owner() == Some(id))
+        };
+        let absent: Vec<&WorkerId> = seen.settings.draining.iter().filter(|id| !is_there(id)).collect();
+        self.absent.retain(|id, _| absent.contains(&id));
+        for id in absent {
+            self.absent.entry(id.clone()).or_insert(seen.asked);
+        }
+        let mut settings = seen.settings.clone();
+        let is_long_gone =
+            |id: &WorkerId| self.absent.get(id).is_some_and(|since| seen.asked.since(*since) >= DRAINED_FOR);
+        settings.draining.retain(|id| !is_long_gone(id));
+        if settings != seen.settings {
+            let shared = &self.shared;
+            shared.bounded(shared.store.swap_fleet_settings(Some(&seen.settings), &settings)).await?;
+        }
+        Ok(())
     }
 
     /// Hash keys of a stream that no lease covers are evidence of a missing lease. One that a sync did not mend will be mended by
@@ -107,15 +133,6 @@ async fn bury(shared: &Shared, lead: &mut Lead, seen: &Seen) -> Result<(), Store
         if shared.bounded(shared.store.delete_worker_metrics(metrics)).await? {
             warn!(worker = %metrics.worker, last_update = %metrics.last_update, "a worker is dead");
         }
-    }
-    let is_there = |id: &WorkerId| {
-        seen.workers.iter().any(|metrics| metrics.worker == *id)
-            || seen.listing.leases.iter().any(|lease| lease.actual_owner() == Some(id))
-    };
-    let mut settings = seen.settings.clone();
-    settings.draining.retain(is_there);
-    if settings != seen.settings {
-        shared.bounded(shared.store.swap_fleet_settings(Some(&seen.settings), &settings)).await?;
     }
     Ok(())
 }

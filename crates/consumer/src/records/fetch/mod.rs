@@ -46,8 +46,9 @@ pub(crate) struct Fetch {
     room: Arc<Room>,
     /// Everything up to here is done: where reading starts.
     from: Checkpoint,
-    /// When the shard was opened at its tip in an earlier term of the lease, of which no record is done.
-    opened_before: Option<Timestamp>,
+    /// The time from which to read where no record is done: when the shard was opened at its tip in an earlier term of the lease,
+    /// or what an operator wants.
+    since: Option<Timestamp>,
     deaggregation: Deaggregation,
     pacer: ReadPacer,
     sizer: ReadSizer,
@@ -65,7 +66,7 @@ impl Fetch {
         lease: Arc<HeldLease>,
         room: Arc<Room>,
         from: Checkpoint,
-        opened_before: Option<Timestamp>,
+        since: Option<Timestamp>,
     ) -> Self {
         let limits = lease.stream().reading.read_limits();
         let limits = if shared.settings.read_pacing { limits } else { limits.without_pace() };
@@ -89,7 +90,7 @@ impl Fetch {
             lease,
             room,
             from,
-            opened_before,
+            since,
         }
     }
 
@@ -158,9 +159,10 @@ impl Fetch {
     /// Where to open the shard. The tip of today is not the tip of an earlier term that died before anything was done: what
     /// arrived since then is read.
     fn position(&self) -> Option<StartPosition> {
-        match self.opened_before {
-            Some(time) => Some(StartPosition::AtTimestamp(time.minus(CLOCK_MARGIN))),
-            None => self.shared.settings.initial_position.start(&self.from),
+        match (self.since, self.from) {
+            (Some(time), Checkpoint::Latest) => Some(StartPosition::AtTimestamp(time.minus(CLOCK_MARGIN))),
+            (Some(time), _) => Some(StartPosition::AtTimestamp(time)),
+            (None, _) => self.shared.settings.initial_position.start(&self.from),
         }
     }
 

@@ -34,7 +34,7 @@ struct State {
     resume: Option<ResumeState>,
     /// What the lease table is known to hold beside `stored`. Without the time of the tip.
     stored_resume: ResumeState,
-    /// When the shard was first opened at its tip.
+    /// When the shard was first opened at its tip, or from when on an operator wants it to be read.
     opened_at: Option<Timestamp>,
     /// The largest position handed to the processor.
     delivered: Checkpoint,
@@ -96,8 +96,8 @@ impl Progress {
         state.opened_at = state.opened_at.or(opened_at);
     }
 
-    /// When the shard was first opened at its tip, in this term of the lease or an earlier one. Nothing from there on may be
-    /// missed.
+    /// When the shard was first opened at its tip, in this term of the lease or an earlier one, or from when on an operator wants it
+    /// to be read. Nothing from there on may be missed.
     pub(crate) fn opened_at(&self) -> Option<Timestamp> {
         lock(&self.state).opened_at
     }
@@ -250,7 +250,8 @@ impl State {
         // Ordinals count from the watermark, so they mean nothing beside another checkpoint.
         let beside_the_watermark = mode == CheckpointMode::Automatic && self.wanted >= self.stored;
         let resume = if beside_the_watermark { resume } else { resume.without_records() };
-        let opened_at = self.opened_at.filter(|_| self.wanted == Checkpoint::Latest).map(Timestamp::as_millis);
+        let names_no_record = matches!(self.wanted, Checkpoint::Latest | Checkpoint::TrimHorizon);
+        let opened_at = self.opened_at.filter(|_| names_no_record).map(Timestamp::as_millis);
         Some(ResumeState { opened_at, ..resume })
     }
 

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fixtures::worker;
+use super::fixtures::{shard, worker};
 use crate::{
-    Created, FleetSettings, Heartbeat, LeaderLock, LeaseStore, MetricsWrite, StreamIdentity, Timestamp, WorkerMetrics,
+    Checkpoint, Created, FleetSettings, Heartbeat, LeaderLock, Lease, LeaseListing, LeaseStore, MetricsWrite,
+    StreamIdentity, Timestamp, WorkerMetrics,
 };
 
 pub(super) async fn exercise<S, M, F>(make: &M)
@@ -22,6 +23,7 @@ where
     fleet_settings_are_swapped(&*make().await).await;
     stream_identities_are_remembered(&*make().await).await;
     nothing_of_this_is_a_lease(&*make().await).await;
+    one_look_shows_leases_and_workers(&*make().await).await;
 }
 
 const NOON: Timestamp = Timestamp::from_millis(1_357_041_600_000);
@@ -165,4 +167,17 @@ async fn nothing_of_this_is_a_lease<S: LeaseStore + ?Sized>(store: &S) {
     let listing = store.leases().await.expect("a listing");
     assert!(listing.leases.is_empty() && listing.unreadable.is_empty(), "{listing:?}");
     assert!(store.leases_of(&worker("a")).await.expect("keys").is_empty());
+}
+
+async fn one_look_shows_leases_and_workers<S: LeaseStore + ?Sized>(store: &S) {
+    let leases = [1, 2].map(|n| Lease::new(shard(n), Checkpoint::TrimHorizon));
+    for lease in &leases {
+        store.create_lease(lease).await.expect("created");
+    }
+    let workers = ["a", "b"].map(|id| WorkerMetrics::new(worker(id), NOON));
+    for metrics in workers.iter().rev() {
+        store.put_worker_metrics(metrics).await.expect("written");
+    }
+    let listing = LeaseListing { leases: leases.into(), unreadable: Vec::new() };
+    assert_eq!(store.look().await.expect("a look"), (listing, workers.into()));
 }

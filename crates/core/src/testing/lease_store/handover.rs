@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
-use super::fixtures::{applied, assigned, created, key, owned, refused, renewal, renewed, shard, worker};
-use crate::{Assignment, Checkpoint, Conditional, Eviction, HandoffStart, Lease, LeaseStore, Seen, WorkerId};
+use super::fixtures::{
+    applied, assigned, at, checkpointing, created, key, lost, owned, refused, renew, renewal, renewed, shard, worker,
+};
+use crate::{
+    Assignment, Checkpoint, CheckpointState, CheckpointWrite, Conditional, Eviction, HandoffStart, Lease, LeaseStore,
+    RenewOutcome, Reset, Seen, WorkerId,
+};
 
 pub(super) async fn exercise<S, M, F>(make: &M)
 where
@@ -20,6 +25,7 @@ where
     an_eviction_frees_a_lease(&*make().await).await;
     an_eviction_during_a_handoff_leaves_the_successor(&*make().await).await;
     an_eviction_needs_what_was_seen(&*make().await).await;
+    a_reset_takes_a_lease_from_whoever_has_it(&*make().await).await;
     what_is_not_there_is_refused(&*make().await).await;
 }
 
@@ -129,7 +135,7 @@ async fn an_eviction_frees_a_lease<S: LeaseStore + ?Sized>(store: &S) {
     let expected = Lease { owner: None, counter: row.counter + 1, ..row.clone() };
     assert_eq!(after, expected);
     assert!(store.leases_of(&a).await.expect("keys").is_empty());
-    super::fixtures::lost(store, &a, renewal(&row, 1)).await;
+    lost(store, &a, renewal(&row, 1)).await;
 }
 
 async fn an_eviction_during_a_handoff_leaves_the_successor<S: LeaseStore + ?Sized>(store: &S) {
@@ -156,6 +162,28 @@ async fn an_eviction_needs_what_was_seen<S: LeaseStore + ?Sized>(store: &S) {
     renewed(store, &a, renewal(&row, 1)).await;
     let without = Eviction { seen: Seen { counter: None, ..fits.seen.clone() }, ..fits };
     applied(store, store.evict(&without).await.expect("an answer")).await;
+}
+
+async fn a_reset_takes_a_lease_from_whoever_has_it<S: LeaseStore + ?Sized>(store: &S) {
+    let (a, b) = (worker("a"), worker("b"));
+    let row = in_handoff(store, 0, &a, &b).await;
+    let answer = renew(store, &a, checkpointing(&row, 1, at(7, 0))).await;
+    let RenewOutcome::HandoffRequested(row) = answer else { panic!("it renews while it is asked: {answer:?}") };
+    let to = CheckpointWrite { state: Some((3, "state".into())), ..CheckpointWrite::new(Checkpoint::TrimHorizon) };
+    let after = applied(store, store.reset(&Reset { key: row.key.clone(), to }).await.expect("an answer")).await;
+    let state = CheckpointState { belongs_to: Checkpoint::TrimHorizon, version: 3, data: "state".into() };
+    let expected = Lease {
+        checkpoint: Checkpoint::TrimHorizon,
+        checkpoint_state: Some(state),
+        counter: row.counter + 1,
+        owner: None,
+        checkpoint_owner: None,
+        token: None,
+        ..row.clone()
+    };
+    assert_eq!(after, expected);
+    lost(store, &a, checkpointing(&row, 2, at(8, 0))).await;
+    lost(store, &b, renewal(&after, 3)).await;
 }
 
 async fn what_is_not_there_is_refused<S: LeaseStore + ?Sized>(store: &S) {

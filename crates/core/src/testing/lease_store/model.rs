@@ -9,7 +9,7 @@ use super::fixtures::{at, key, renew_all, shard, worker};
 use crate::memory::MemoryLeaseStore;
 use crate::{
     Assignment, Checkpoint, CheckpointWrite, Eviction, FleetSettings, HandoffStart, HashKeyRange, LeaderLock, Lease,
-    LeaseMeta, LeaseStore, PendingCheckpoint, PendingWrite, Renewal, StreamIdentity, Timestamp, WorkerId,
+    LeaseMeta, LeaseStore, PendingCheckpoint, PendingWrite, Renewal, Reset, StreamIdentity, Timestamp, WorkerId,
     WorkerMetrics, WriteToken,
 };
 
@@ -24,6 +24,7 @@ enum Operation {
     Assign(Assignment),
     StartHandoff(HandoffStart),
     Evict(Eviction),
+    Reset(Reset),
     UpdateMeta(usize, LeaseMeta),
     Delete(usize),
     PutMetrics(WorkerMetrics),
@@ -91,6 +92,7 @@ async fn run<S: LeaseStore + ?Sized>(store: &S, operation: &Operation) -> String
         Operation::Assign(write) => format!("{:?}", store.assign(write).await.expect("an answer")),
         Operation::StartHandoff(write) => format!("{:?}", store.start_handoff(write).await.expect("an answer")),
         Operation::Evict(write) => format!("{:?}", store.evict(write).await.expect("an answer")),
+        Operation::Reset(write) => format!("{:?}", store.reset(write).await.expect("an answer")),
         Operation::UpdateMeta(n, meta) => format!("{:?}", store.update_meta(&key(*n), meta).await.expect("an answer")),
         Operation::Delete(n) => format!("{:?}", store.delete_lease(&key(*n)).await.expect("an answer")),
         Operation::PutMetrics(metrics) => {
@@ -118,7 +120,7 @@ async fn run<S: LeaseStore + ?Sized>(store: &S, operation: &Operation) -> String
 fn draw(random: &mut Rng, rows: &[Option<Lease>]) -> Operation {
     let n = random.usize(..LEASES);
     let seen = rows[n].clone().unwrap_or_else(|| Lease::new(shard(n), Checkpoint::Latest));
-    match random.u8(..24) {
+    match random.u8(..25) {
         0..2 => Operation::Create(Box::new(draw_lease(random, n))),
         2..11 => {
             let by = if random.u8(..4) > 0 { seen.actual_owner().cloned() } else { None };
@@ -146,6 +148,7 @@ fn draw(random: &mut Rng, rows: &[Option<Lease>]) -> Operation {
         }
         18..19 => Operation::UpdateMeta(n, draw_meta(random)),
         19..20 if random.bool() => Operation::Delete(n),
+        24 => Operation::Reset(Reset { key: seen.key, to: draw_checkpoint_write(random) }),
         _ => draw_fleet(random),
     }
 }
@@ -230,14 +233,8 @@ fn draw_meta(random: &mut Rng) -> LeaseMeta {
     }
 }
 
-/// Few tokens and counters near the stored one, so that repetitions and their near misses come up.
-fn draw_renewal(random: &mut Rng, row: &Lease) -> Renewal {
-    let counter = match random.u8(..8) {
-        0 | 1 => row.counter.saturating_sub(1),
-        2 => row.counter + 1,
-        _ => row.counter,
-    };
-    let checkpoint = random.bool().then(|| CheckpointWrite {
+fn draw_checkpoint_write(random: &mut Rng) -> CheckpointWrite {
+    CheckpointWrite {
         checkpoint: draw_checkpoint(random),
         state: random.bool().then(|| (random.u32(..), draw_bytes(random))),
         pending: match random.u8(..3) {
@@ -247,7 +244,17 @@ fn draw_renewal(random: &mut Rng, row: &Lease) -> Renewal {
             }),
             _ => PendingWrite::Clear,
         },
-    });
+    }
+}
+
+/// Few tokens and counters near the stored one, so that repetitions and their near misses come up.
+fn draw_renewal(random: &mut Rng, row: &Lease) -> Renewal {
+    let counter = match random.u8(..8) {
+        0 | 1 => row.counter.saturating_sub(1),
+        2 => row.counter + 1,
+        _ => row.counter,
+    };
+    let checkpoint = random.bool().then(|| draw_checkpoint_write(random));
     Renewal {
         key: row.key.clone(),
         counter,

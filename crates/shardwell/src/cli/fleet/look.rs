@@ -25,9 +25,7 @@ pub(super) struct Look {
 /// Looks.
 pub(super) async fn look(env: &dyn Env, store: &dyn LeaseStore) -> Result<Look, StoreError> {
     let (asked, at) = (env.now(), env.timestamp());
-    // The leases first: a worker registers before it is given any.
-    let listing = store.leases().await?;
-    let workers = store.worker_metrics().await?;
+    let (listing, workers) = store.look().await?;
     let settings = store.fleet_settings().await?;
     let leader = store.leader_lock().await?;
     Ok(Look { asked, at, listing, workers, settings, leader })

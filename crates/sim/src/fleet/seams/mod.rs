@@ -1,5 +1,6 @@
 //! What a worker is given in place of the world: the same seams, with the weather in them, and an eye on each call.
 
+mod lag;
 mod processor;
 mod sink;
 mod store;

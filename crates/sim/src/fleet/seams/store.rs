@@ -14,16 +14,17 @@ use futures_util::stream::{self, BoxStream};
 use shardwell_core::memory::MemoryLeaseStore;
 use shardwell_core::{
     Assignment, Conditional, Created, Env, EnvExt, Eviction, FleetSettings, HandoffStart, LeaderLock, Lease, LeaseKey,
-    LeaseListing, LeaseMeta, LeaseStore, MetricsWrite, Place, RenewOutcome, Renewal, Renewed, StoreError,
+    LeaseListing, LeaseMeta, LeaseStore, MetricsWrite, Place, RenewOutcome, Renewal, Renewed, Reset, StoreError,
     StoreErrorKind, StreamIdentity, WorkerId, WorkerMetrics,
 };
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::lies;
+use super::lag::Sees;
 use crate::fleet::checks::Write;
 use crate::fleet::kind::Kind;
-use crate::fleet::weather::{End, Fate, ProcessId};
-use crate::fleet::world::{Stale, World};
+use crate::fleet::weather::{Call, End, Fate, ProcessId};
+use crate::fleet::world::World;
 
 /// The lease table as one process sees it.
 #[derive(Clone)]
@@ -36,18 +37,19 @@ pub(crate) struct SimStore {
 const LAG: Duration = Duration::from_millis(1500);
 
 impl SimStore {
-    fn fate(&self) -> Fate {
+    fn fate(&self, call: Call) -> Fate {
         let mut state = self.world.state();
         let state = &mut *state;
-        state.weather.store(self.process, state.now, &mut state.random)
+        state.weather.store(call, self.process, state.now, &mut state.random)
     }
 
     /// Sends a request, and waits for its answer.
     async fn send<T: Send + 'static>(
         &self,
+        call: Call,
         request: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let Fate { there, back, end } = self.fate();
+        let Fate { there, back, end } = self.fate(call);
         let env = self.world.env.clone();
         let (answer, answered) = oneshot::channel();
         let carry_out = {
@@ -76,7 +78,7 @@ impl SimStore {
         request: impl Future<Output = Result<Conditional, StoreError>> + Send + 'static,
     ) -> Result<Conditional, StoreError> {
         let (world, process, key) = (self.world.clone(), self.process, key.clone());
-        self.send(async move {
+        self.send(Call::Write, async move {
             let before = world.lease(&key);
             let answer = request.await?;
             if let (Some(before), Conditional::Applied(after)) = (before, &answer) {
@@ -91,14 +93,19 @@ impl SimStore {
         self.world.table.clone()
     }
 
-    /// What the table held a while ago, if that is what is seen now.
-    fn stale(&self) -> Option<Arc<Stale>> {
-        let lags = {
+    /// What a read of many rows sees now.
+    fn sees(&self) -> Sees {
+        let (lags, torn) = {
             let mut state = self.world.state();
             let state = &mut *state;
-            state.weather.strikes(Kind::StaleReads, self.process, state.now, &mut state.random)
+            let lags = state.weather.strikes(Kind::StaleReads, self.process, state.now, &mut state.random);
+            (lags, lags.then(|| state.random.fork()).filter(|_| state.random.bool()))
         };
-        lags.then(|| self.world.stale(LAG))
+        match torn {
+            _ if !lags => Sees::Now,
+            None => Sees::Then(self.world.stale(LAG)),
+            Some(random) => Sees::Torn(self.world.stale(LAG), random),
+        }
     }
 }
 
@@ -134,12 +141,12 @@ impl LeaseStore for SimStore {
 
     async fn prepare(&self) -> Result<(), StoreError> {
         let table = self.table();
-        self.send(async move { table.prepare().await }).await
+        self.send(Call::Read, async move { table.prepare().await }).await
     }
 
     async fn create_lease(&self, lease: &Lease) -> Result<Created, StoreError> {
         let (world, process, lease) = (self.world.clone(), self.process, lease.clone());
-        self.send(async move {
+        self.send(Call::Write, async move {
             let created = lies::create(&world, &lease).await?;
             if created == Created::New {
                 let mut state = world.state();
@@ -152,12 +159,9 @@ impl LeaseStore for SimStore {
     }
 
     async fn leases(&self) -> Result<LeaseListing, StoreError> {
-        let (world, process, stale) = (self.world.clone(), self.process, self.stale());
-        self.send(async move {
-            let listing = match stale {
-                Some(stale) => stale.listing.clone(),
-                None => world.table.leases().await?,
-            };
+        let (world, process, sees) = (self.world.clone(), self.process, self.sees());
+        self.send(Call::Read, async move {
+            let listing = sees.listing(&world).await?;
             Ok(lies::listing(&world, process, listing))
         })
         .await
@@ -165,7 +169,7 @@ impl LeaseStore for SimStore {
 
     async fn lease(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
         let (world, process, key) = (self.world.clone(), self.process, key.clone());
-        self.send(async move {
+        self.send(Call::Read, async move {
             let row = world.table.lease(&key).await?;
             if let Some(row) = &row {
                 world.state().looked_up(process, row);
@@ -176,18 +180,12 @@ impl LeaseStore for SimStore {
     }
 
     async fn leases_of(&self, worker: &WorkerId) -> Result<Vec<LeaseKey>, StoreError> {
-        let (world, process, worker, stale) = (self.world.clone(), self.process, worker.clone(), self.stale());
-        self.send(async move {
+        let (world, process, worker, sees) = (self.world.clone(), self.process, worker.clone(), self.sees());
+        self.send(Call::Read, async move {
             if lies::hides_leases(&world, process) {
                 return Ok(Vec::new());
             }
-            match stale {
-                Some(stale) => {
-                    let owned = stale.listing.leases.iter().filter(|lease| lease.owner.as_ref() == Some(&worker));
-                    Ok(owned.map(|lease| lease.key.clone()).collect())
-                }
-                None => world.table.leases_of(&worker).await,
-            }
+            sees.leases_of(&world, &worker).await
         })
         .await
     }
@@ -196,7 +194,7 @@ impl LeaseStore for SimStore {
         let (answer, answers) = mpsc::unbounded_channel();
         for renewal in renewals {
             let (world, process, worker, answer) = (self.world.clone(), self.process, worker.clone(), answer.clone());
-            let Fate { there, back, end } = self.fate();
+            let Fate { there, back, end } = self.fate(Call::Write);
             let key = renewal.key.clone();
             let carry_out = async move {
                 world.env.sleep(there).await;
@@ -231,19 +229,24 @@ impl LeaseStore for SimStore {
         self.write(&key, Write::Eviction, async move { table.evict(&eviction).await }).await
     }
 
+    async fn reset(&self, reset: &Reset) -> Result<Conditional, StoreError> {
+        let (table, reset) = (self.table(), reset.clone());
+        self.send(Call::Write, async move { table.reset(&reset).await }).await
+    }
+
     async fn update_meta(&self, key: &LeaseKey, meta: &LeaseMeta) -> Result<Conditional, StoreError> {
         let (table, key, meta) = (self.table(), key.clone(), meta.clone());
-        self.send(async move { table.update_meta(&key, &meta).await }).await
+        self.send(Call::Write, async move { table.update_meta(&key, &meta).await }).await
     }
 
     async fn delete_lease(&self, key: &LeaseKey) -> Result<(), StoreError> {
         let (table, key) = (self.table(), key.clone());
-        self.send(async move { table.delete_lease(&key).await }).await
+        self.send(Call::Write, async move { table.delete_lease(&key).await }).await
     }
 
     async fn put_worker_metrics(&self, metrics: &WorkerMetrics) -> Result<MetricsWrite, StoreError> {
         let (world, metrics) = (self.world.clone(), metrics.clone());
-        self.send(async move {
+        self.send(Call::Write, async move {
             let is_first = metrics.heartbeat.is_some_and(|heartbeat| heartbeat.beat <= 1);
             let written = lies::put_metrics(&world, metrics.clone()).await?;
             if is_first {
@@ -257,19 +260,13 @@ impl LeaseStore for SimStore {
     }
 
     async fn worker_metrics(&self) -> Result<Vec<WorkerMetrics>, StoreError> {
-        let (table, stale) = (self.table(), self.stale());
-        self.send(async move {
-            match stale {
-                Some(stale) => Ok(stale.workers.clone()),
-                None => table.worker_metrics().await,
-            }
-        })
-        .await
+        let (world, sees) = (self.world.clone(), self.sees());
+        self.send(Call::Read, async move { sees.workers(&world).await }).await
     }
 
     async fn delete_worker_metrics(&self, seen: &WorkerMetrics) -> Result<bool, StoreError> {
         let (world, process, seen) = (self.world.clone(), self.process, seen.clone());
-        self.send(async move {
+        self.send(Call::Write, async move {
             let deleted = lies::delete_metrics(&world, process, &seen).await?;
             if deleted {
                 let mut state = world.state();
@@ -283,12 +280,12 @@ impl LeaseStore for SimStore {
 
     async fn leader_lock(&self) -> Result<Option<LeaderLock>, StoreError> {
         let table = self.table();
-        self.send(async move { table.leader_lock().await }).await
+        self.send(Call::Read, async move { table.leader_lock().await }).await
     }
 
     async fn swap_leader_lock(&self, seen: Option<&str>, lock: Option<&LeaderLock>) -> Result<bool, StoreError> {
         let (world, process, seen, lock) = (self.world.clone(), self.process, seen.map(str::to_owned), lock.cloned());
-        self.send(async move {
+        self.send(Call::Write, async move {
             let before = world.table.leader_lock().await?;
             let swapped = world.table.swap_leader_lock(seen.as_deref(), lock.as_ref()).await?;
             if swapped {
@@ -301,7 +298,7 @@ impl LeaseStore for SimStore {
 
     async fn fleet_settings(&self) -> Result<Option<FleetSettings>, StoreError> {
         let table = self.table();
-        self.send(async move { table.fleet_settings().await }).await
+        self.send(Call::Read, async move { table.fleet_settings().await }).await
     }
 
     async fn swap_fleet_settings(
@@ -310,26 +307,26 @@ impl LeaseStore for SimStore {
         settings: &FleetSettings,
     ) -> Result<bool, StoreError> {
         let (table, seen, settings) = (self.table(), seen.cloned(), settings.clone());
-        self.send(async move { table.swap_fleet_settings(seen.as_ref(), &settings).await }).await
+        self.send(Call::Write, async move { table.swap_fleet_settings(seen.as_ref(), &settings).await }).await
     }
 
     async fn stream_identity(&self, name: &str) -> Result<Option<StreamIdentity>, StoreError> {
         let (table, name) = (self.table(), name.to_owned());
-        self.send(async move { table.stream_identity(&name).await }).await
+        self.send(Call::Read, async move { table.stream_identity(&name).await }).await
     }
 
     async fn stream_identities(&self) -> Result<Vec<StreamIdentity>, StoreError> {
         let table = self.table();
-        self.send(async move { table.stream_identities().await }).await
+        self.send(Call::Read, async move { table.stream_identities().await }).await
     }
 
     async fn record_stream_identity(&self, identity: &StreamIdentity) -> Result<Created, StoreError> {
         let (table, identity) = (self.table(), identity.clone());
-        self.send(async move { table.record_stream_identity(&identity).await }).await
+        self.send(Call::Write, async move { table.record_stream_identity(&identity).await }).await
     }
 
     async fn delete_stream_identity(&self, name: &str) -> Result<(), StoreError> {
         let (table, name) = (self.table(), name.to_owned());
-        self.send(async move { table.delete_stream_identity(&name).await }).await
+        self.send(Call::Write, async move { table.delete_stream_identity(&name).await }).await
     }
 }
