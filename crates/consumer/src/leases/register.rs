@@ -42,12 +42,16 @@ pub(crate) struct Registration {
 ///
 /// If another process has the id, it is watched for a lease duration: the one that lives keeps the id.
 pub(crate) async fn first(shared: &Shared, registration: &mut Registration) -> Result<(), WorkerError> {
-    loop {
-        match registration.write(shared).await.map_err(WorkerError::Store)? {
-            MetricsWrite::Written => return undrain(shared).await.map_err(WorkerError::Store),
-            MetricsWrite::Foreign(theirs) => take_over(shared, &theirs).await?,
-        }
+    // Asked before anybody can see this process: what was said then was said of an earlier one.
+    let settings = shared.bounded(shared.store.fleet_settings()).await.map_err(WorkerError::Store)?;
+    let was_drained = settings.is_some_and(|settings| settings.draining.contains(&shared.worker));
+    while let MetricsWrite::Foreign(theirs) = registration.write(shared).await.map_err(WorkerError::Store)? {
+        take_over(shared, &theirs).await?;
     }
+    if was_drained {
+        undrain(shared).await.map_err(WorkerError::Store)?;
+    }
+    Ok(())
 }
 
 /// Keeps the item fresh for as long as the worker runs, and removes it when the worker is to stop.

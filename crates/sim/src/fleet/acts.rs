@@ -170,6 +170,10 @@ impl Fleet {
 
     fn drain(&mut self) -> Option<Vec<Later>> {
         let process = self.any_live().filter(|_| self.live().len() > 1)?;
+        // An operator can only name a worker that is known.
+        let workers = self.world.table.worker_metrics().now_or_never()?.ok()?;
+        let id = self.world.state().processes[process].id.clone();
+        workers.iter().find(|metrics| metrics.worker == id)?;
         self.set_draining(process, true)?;
         Some(vec![(Duration::from_secs(self.between(20, 80)), Then::Undrain(process))])
     }
