@@ -246,12 +246,52 @@ async fn a_reset_removes_the_leases_and_the_record_of_the_stream() {
 }
 
 #[tokio::test]
+async fn a_reset_to_a_position_moves_checkpoints_and_takes_the_leases_away() {
+    let table = Table::new(Duration::from_secs(1)).await;
+    table.assign("dead").await;
+    let parent = async || {
+        let lease = table.store("delays").await.lease(&"shardId-000000000000".into()).await.expect("read");
+        lease.expect("there")
+    };
+    let before = parent().await;
+    let moved = run(&reset_arguments(&table, &["--yes", "--to", "latest", "--shard", "shardId-000000000000"]));
+    assert_code(&moved, 0);
+    assert!(stdout(&moved).contains("Moved 1 lease of application `delays`: it goes on after the newest record."));
+    let after = parent().await;
+    assert_eq!((after.checkpoint, &after.owner, after.counter), (Checkpoint::Latest, &None, before.counter + 1));
+    assert_eq!(after.children, before.children);
+
+    let moved = run(&reset_arguments(&table, &["--yes", "--to", "2013-01-01T05:00:00Z"]));
+    assert!(stdout(&moved).contains("Moved 2 leases"), "{}", stdout(&moved));
+    let list = stdout(&run(&["leases", "list", "--sqlite", table.file(), "--application", "delays"]));
+    assert_eq!(list.matches("from 2013-01-01T05:00:00").count(), 2, "{list}");
+    assert!(table.knows_stream().await);
+
+    for wrong in [&["--to", "yesterday"][..], &["--shard", "shardId-000000000000"]] {
+        assert_code(&run(&reset_arguments(&table, wrong)), 2);
+    }
+    let unknown = run(&reset_arguments(&table, &["--yes", "--to", "latest", "--shard", "shardId-9"]));
+    assert_code(&unknown, 1);
+    assert!(stderr(&unknown).contains("no lease of a shard `shardId-9`"), "{}", stderr(&unknown));
+}
+
+#[tokio::test]
+async fn where_a_file_holds_several_applications_one_is_to_be_named() {
+    let table = Table::new(Duration::from_secs(10)).await;
+    let unnamed = run(&["leases", "reset", "--yes", "--sqlite", table.file()]);
+    assert_code(&unnamed, 1);
+    assert!(stderr(&unnamed).contains("with --application: "), "{}", stderr(&unnamed));
+    assert!(stderr(&unnamed).contains("holds audit, delays"), "{}", stderr(&unnamed));
+    assert_eq!(table.lease_count().await, 2);
+}
+
+#[tokio::test]
 async fn a_reset_asks_and_takes_only_a_yes() {
     let table = Table::new(Duration::from_secs(10)).await;
     let unanswered = run(&reset_arguments(&table, &[]));
     assert_code(&unanswered, 1);
     assert!(stderr(&unanswered).contains("Remove 2 leases of application `delays`"), "{}", stderr(&unanswered));
-    assert!(stderr(&unanswered).contains("nothing was removed"));
+    assert!(stderr(&unanswered).contains("nothing was changed"));
     assert_eq!(table.lease_count().await, 2);
 
     let mut child = command(&reset_arguments(&table, &[]))

@@ -84,12 +84,17 @@ fn dependencies_point_one_way() {
 #[test]
 fn only_the_aws_crate_names_the_sdk() {
     let sdk = |name: &str| {
-        ["aws-sdk-", "aws-smithy-", "aws-config", "aws-types", "aws-credential-types"]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
+        ["aws-sdk-", "aws-smithy-", "aws-types", "aws-credential-types"].iter().any(|prefix| name.starts_with(prefix))
     };
     let may = ["shardwell-aws", "shardwell-examples", "shardwell-integration"];
     assert_eq!(who_names(sdk).difference(&names(may)).collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+/// Where credentials come from is the user's to say; the command and the examples are users.
+#[test]
+fn only_the_command_and_the_examples_look_for_credentials() {
+    let may = names(["shardwell", "shardwell-examples"]);
+    assert_eq!(who_names(|name| name == "aws-config").difference(&may).collect::<Vec<_>>(), Vec::<&String>::new());
 }
 
 #[test]

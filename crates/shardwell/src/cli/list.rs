@@ -17,9 +17,6 @@ use super::table;
 pub(super) struct ListArgs {
     #[command(flatten)]
     table: TableArgs,
-    /// The application; without it, all that the file holds
-    #[arg(long, value_name = "NAME")]
-    application: Option<String>,
     /// Show long sequence numbers in full
     #[arg(long)]
     full: bool,
@@ -39,7 +36,7 @@ pub(super) struct Application {
 /// Reads and prints.
 pub(super) async fn run(args: &ListArgs) -> Result<()> {
     let mut applications = Vec::new();
-    for name in args.table.applications(args.application.as_deref()).await? {
+    for name in args.table.applications().await? {
         let store = args.table.open(&name).await?;
         let (settings, listing) = (store.fleet_settings().await?, store.leases().await?);
         applications.push(Application { name, settings, listing });

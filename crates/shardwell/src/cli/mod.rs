@@ -1,5 +1,6 @@
 //! What the command understands, and how it says that something went wrong.
 
+mod aws;
 mod confirm;
 mod dead_letters;
 mod engine;
@@ -7,6 +8,7 @@ mod fleet;
 mod list;
 mod output;
 mod place;
+mod position;
 mod records;
 mod reset;
 mod signals;
@@ -41,7 +43,7 @@ enum Command {
     /// Any AWS SDK and the AWS command line can use it. Streams live in memory and are gone when it stops. It checks no
     /// credentials, so leave it on a loopback address unless you know who can reach it.
     Local(engine::LocalArgs),
-    /// Look at the lease table of an application, or empty it
+    /// Look at the lease table of an application, empty it, or have the application go on somewhere else
     #[command(subcommand)]
     Leases(LeasesCommand),
     /// Look at the workers of an application and who has which lease, and move leases off a worker
@@ -73,12 +75,13 @@ enum RecordsCommand {
 enum LeasesCommand {
     /// Show every lease: shard, state, owner, checkpoint, parents and children
     ///
-    /// Only reads: the file is neither created nor changed, and workers that use it are not disturbed.
+    /// Only reads: nothing is created or changed, and workers that use it are not disturbed.
     List(list::ListArgs),
-    /// Remove every lease of an application, so that it starts again at its initial position
+    /// Remove every lease of an application, so that it starts again at its initial position; or move its checkpoints
     ///
-    /// For when a stream was deleted and created again, or all of it is to be processed anew. All checkpoints of the
-    /// application are lost. Stop its workers first: leases that a worker still renews are not removed without --force.
+    /// Without --to it is for when a stream was deleted and created again, or all of it is to be processed anew: all checkpoints
+    /// of the application are lost. With --to the leases stay, and go on at another position. Stop the workers first: leases
+    /// that a worker still renews are left alone without --force.
     Reset(reset::ResetArgs),
 }
 

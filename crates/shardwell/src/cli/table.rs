@@ -3,6 +3,7 @@
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table};
 use shardwell::core::FleetSettings;
+use shardwell::core::delivery::ResumeState;
 use shardwell::core::leasing::Unfinished;
 use shardwell::{Checkpoint, Lease, LeaseKey, ShardId};
 
@@ -95,7 +96,7 @@ fn row(lease: &Lease, unfinished: &Unfinished<'_>, full: bool) -> Vec<Cell> {
         Cell::new(State::of(lease, unfinished).name()),
         Cell::new(owner(lease)),
         number(lease.counter.to_string()),
-        Cell::new(checkpoint(lease.checkpoint, full)),
+        Cell::new(checkpoint_of(lease, full)),
         shards(&lease.parents),
         shards(&lease.children),
         number(lease.throughput_kbps.map(|rate| format!("{rate:.1}")).unwrap_or_default()),
@@ -115,6 +116,16 @@ pub(super) fn owner(lease: &Lease) -> String {
 /// apart.
 const HEAD: usize = 8;
 const TAIL: usize = 16;
+
+/// The checkpoint, and the time from which a shard is read if it names no record.
+fn checkpoint_of(lease: &Lease, full: bool) -> String {
+    let checkpoint = checkpoint(lease.checkpoint, full);
+    let since = || lease.state().and_then(ResumeState::decode)?.opened_at();
+    match lease.checkpoint {
+        Checkpoint::TrimHorizon => since().map_or(checkpoint.clone(), |time| format!("{checkpoint}\nfrom {time}")),
+        _ => checkpoint,
+    }
+}
 
 fn checkpoint(checkpoint: Checkpoint, full: bool) -> String {
     let Checkpoint::At(position) = checkpoint else { return checkpoint.to_string() };

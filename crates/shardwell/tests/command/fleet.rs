@@ -175,7 +175,11 @@ fn help_names_the_verbs_and_arguments_that_make_no_sense_end_with_code_2() {
     ] {
         assert_code(&run(&[&["fleet", verb], &table[..], arguments].concat()), 2);
     }
-    assert_code(&run(&["fleet", "plan", "--sqlite", "f"]), 2);
+    for table in
+        [&[][..], &["--sqlite", "f", "--dynamodb", "t"], &["--sqlite", "f", "--endpoint", "http://127.0.0.1:1"]]
+    {
+        assert_code(&run(&[&["fleet", "plan"], table].concat()), 2);
+    }
 }
 
 #[tokio::test]

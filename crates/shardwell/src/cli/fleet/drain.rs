@@ -21,9 +21,6 @@ pub(in crate::cli) struct DrainArgs {
     worker: String,
     #[command(flatten)]
     table: TableArgs,
-    /// The application
-    #[arg(long, value_name = "NAME")]
-    application: String,
     /// Let the worker have leases again
     #[arg(long)]
     undo: bool,
@@ -38,14 +35,15 @@ pub(in crate::cli) struct DrainArgs {
 /// Looks, writes, and says what follows.
 pub(super) async fn run(args: &DrainArgs) -> Result<()> {
     let env = SystemEnv::new().context("the system refuses a thread")?;
-    let store = args.table.open_for_writing(&args.application).await?;
+    let application = args.table.one_application().await?;
+    let store = args.table.open_for_writing(&application).await?;
     let worker = WorkerId::from(args.worker.as_str());
     let seen = look(&env, &*store).await?;
-    ensure_known(&seen, &args.application, &worker)?;
+    ensure_known(&seen, &application, &worker)?;
     if args.undo {
-        return undo(&env, &*store, &args.application, &worker).await;
+        return undo(&env, &*store, &application, &worker).await;
     }
-    let is_new = update(&env, &*store, &args.application, |draining| draining.insert(worker.clone())).await?;
+    let is_new = update(&env, &*store, &application, |draining| draining.insert(worker.clone())).await?;
     println!("{}", announcement(&seen, &worker, is_new));
     for warning in warnings(&seen, &worker) {
         eprintln!("{warning}");
@@ -53,10 +51,7 @@ pub(super) async fn run(args: &DrainArgs) -> Result<()> {
     if args.wait {
         return emptied::until_empty(&env, &*store, &worker, args.timeout).await;
     }
-    println!(
-        "Follow it with: shardwell fleet status --watch --sqlite {} --application {}",
-        args.table, args.application
-    );
+    println!("Follow it with: shardwell fleet status --watch {}", args.table.arguments(&application));
     Ok(())
 }
 

@@ -24,9 +24,6 @@ use crate::cli::table::{count, heading, number, unlimited};
 pub(in crate::cli) struct PlanArgs {
     #[command(flatten)]
     table: TableArgs,
-    /// The application
-    #[arg(long, value_name = "NAME")]
-    application: String,
     /// Watch for this long before planning, such as 30s [default: the lease duration and a tenth of it]
     ///
     /// Owners and workers are known to be dead after the lease duration, and a handoff is known to be overdue after the
@@ -73,10 +70,10 @@ impl PlanArgs {
 /// Watches, plans, prints.
 pub(super) async fn run(args: &PlanArgs) -> Result<()> {
     let env = SystemEnv::new().context("the system refuses a thread")?;
-    args.table.applications(Some(&args.application)).await?;
-    let store = args.table.open(&args.application).await?;
+    let application = args.table.one_application().await?;
+    let store = args.table.open(&application).await?;
     let (look, watched) = watch(&env, &*store, args.watch_for).await?;
-    let report = Report::new(&args.application, &look, Some(&watched), args.handoff_deadline);
+    let report = Report::new(&application, &look, Some(&watched), args.handoff_deadline);
     let patience = patience(&look, args.handoff_deadline);
     let proposal = propose(&look, &watched.observations, &patience, &args.settings());
     let mut out = output();

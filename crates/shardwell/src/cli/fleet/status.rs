@@ -22,9 +22,6 @@ use crate::cli::signals::Stop;
 pub(in crate::cli) struct StatusArgs {
     #[command(flatten)]
     table: TableArgs,
-    /// The application; without it, all that the file holds
-    #[arg(long, value_name = "NAME")]
-    application: Option<String>,
     /// Show it again every so many seconds (2 if none are given) until Ctrl-C
     ///
     /// Only then is it known which workers and leases are alive, how long something stands still, and since when a
@@ -60,7 +57,7 @@ struct Subject {
 pub(super) async fn run(args: &StatusArgs) -> Result<()> {
     let env = SystemEnv::new().context("the system refuses a thread")?;
     let mut subjects = Vec::new();
-    for name in args.table.applications(args.application.as_deref()).await? {
+    for name in args.table.applications().await? {
         let store = args.table.open(&name).await?;
         subjects.push(Subject { name, store, watched: Watched::default() });
     }
