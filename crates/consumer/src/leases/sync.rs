@@ -1,26 +1,34 @@
 //! Syncing: every shard of a stream gets its lease, and leases of no use go. The leader's work, or that of another worker for a
 //! stream that the leader does not consume; every worker looks who its streams are.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 
 use futures_util::{StreamExt, stream};
-use shardwell_core::leasing::{cover_every_hash_key, first_leases, missing_leases, removable, syncs_for_leader};
+use shardwell_core::leasing::{
+    Removals, cover_every_hash_key, first_leases, missing_leases, removable, syncs_for_leader,
+};
 use shardwell_core::{
-    Created, EnvExt, Lease, Shard, ShardFilter, ShardId, StoreError, StreamIdentifier, WorkerId, WorkerMetrics,
+    Created, EnvExt, Lease, Monotonic, Shard, ShardFilter, ShardId, StoreError, StreamIdentifier, WorkerId,
+    WorkerMetrics,
 };
 use tracing::{debug, info, warn};
 
 use super::prepare;
 use crate::causes::with_causes;
+use crate::lock::lock;
 use crate::worker::{ConsumedStream, Phase, Shared, WorkerError};
 
 /// How many streams are synced at the same time.
 const CONCURRENT_SYNCS: usize = 8;
 
+/// What may go, by stream.
+type RemovalsByStream = Mutex<BTreeMap<Option<String>, Removals>>;
+
 /// Syncs now and then for as long as the worker runs, and whenever there is a reason.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut phase = shared.phase.watch();
+    let removals = RemovalsByStream::default();
     loop {
         let next = shared.env.now().plus(shared.settings.shard_sync_interval);
         tokio::select! {
@@ -29,14 +37,14 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             () = shared.sync_now.notified() => {}
             () = shared.env.sleep_until(next) => {}
         }
-        if let Err(error) = round(&shared).await {
+        if let Err(error) = round(&shared, &removals).await {
             warn!(%error, "cannot sync shards and leases; trying again");
         }
     }
 }
 
 /// A look at who each stream is now, and a sync of those that are this worker's to sync.
-async fn round(shared: &Arc<Shared>) -> Result<(), StoreError> {
+async fn round(shared: &Arc<Shared>, removals: &RemovalsByStream) -> Result<(), StoreError> {
     let there = stream::iter(shared.streams.consumed())
         .map(|stream| async move {
             let is_there = settle(shared, &stream, look(shared, &stream).await);
@@ -50,10 +58,12 @@ async fn round(shared: &Arc<Shared>) -> Result<(), StoreError> {
     if ours.is_empty() {
         return Ok(());
     }
+    let asked = shared.env.now();
     let leases = &shared.bounded(shared.store.leases()).await?.leases;
+    let table = Seen { leases, asked, removals };
     stream::iter(ours)
-        .for_each_concurrent(CONCURRENT_SYNCS, |stream| async move {
-            settle(shared, &stream, once(shared, &stream, leases).await);
+        .for_each_concurrent(CONCURRENT_SYNCS, async |stream| {
+            settle(shared, &stream, once(shared, &stream, &table).await);
         })
         .await;
     Ok(())
@@ -102,17 +112,27 @@ async fn ours(shared: &Shared, mut streams: Vec<Arc<ConsumedStream>>) -> Result<
     Ok(streams)
 }
 
+/// What a sync goes by.
+struct Seen<'a> {
+    /// Every lease of the table.
+    leases: &'a [Lease],
+    /// When they were asked for.
+    asked: Monotonic,
+    removals: &'a RemovalsByStream,
+}
+
 /// Creates the leases of a stream that are missing, and removes those that may go.
-async fn once(shared: &Arc<Shared>, stream: &ConsumedStream, all_leases: &[Lease]) -> Result<(), WorkerError> {
-    remove_replaced(shared, stream, all_leases).await?;
+async fn once(shared: &Arc<Shared>, stream: &ConsumedStream, table: &Seen<'_>) -> Result<(), WorkerError> {
+    remove_replaced(shared, stream, table.leases).await?;
     let named = stream.identifier();
-    let leases: Vec<Lease> = all_leases.iter().filter(|lease| lease.stream.as_deref() == named).cloned().collect();
+    let leases: Vec<Lease> = table.leases.iter().filter(|lease| lease.stream.as_deref() == named).cloned().collect();
     let position = shared.settings.initial_position;
     let wanted = if leases.is_empty() {
         first_leases(named, &open_shards(shared, stream).await?, position)
     } else {
         let shards = list(stream, ShardFilter::All).await?;
-        clean_up(shared, &leases, &shards).await?;
+        let listed: BTreeSet<ShardId> = shards.iter().map(|shard| shard.id.clone()).collect();
+        clean_up(shared, named, &removable(&leases, &listed), table).await?;
         missing_leases(named, &shards, &leases, position)
     };
     let mut created = 0;
@@ -148,11 +168,16 @@ async fn list(stream: &ConsumedStream, filter: ShardFilter) -> Result<Vec<Shard>
     stream.control.list_shards(filter).await.map_err(WorkerError::Stream)
 }
 
-async fn clean_up(shared: &Shared, leases: &[Lease], shards: &[Shard]) -> Result<(), WorkerError> {
-    let listed: BTreeSet<ShardId> = shards.iter().map(|shard| shard.id.clone()).collect();
-    for lease in removable(leases, &listed) {
-        info!(lease = %lease.key, "removing the lease of a finished shard");
-        shared.bounded(shared.store.delete_lease(&lease.key)).await.map_err(WorkerError::Store)?;
+async fn clean_up(
+    shared: &Shared,
+    stream: Option<&str>,
+    removable: &[&Lease],
+    table: &Seen<'_>,
+) -> Result<(), WorkerError> {
+    let due = lock(table.removals).entry(stream.map(str::to_owned)).or_default().due(removable, table.asked);
+    for lease in due {
+        info!(%lease, "removing the lease of a finished shard");
+        shared.bounded(shared.store.delete_lease(&lease)).await.map_err(WorkerError::Store)?;
     }
     Ok(())
 }

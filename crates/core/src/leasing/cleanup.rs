@@ -1,8 +1,29 @@
 //! Which leases are of no use any more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use crate::{Checkpoint, Lease, ShardId};
+use crate::{Checkpoint, Lease, LeaseKey, Monotonic, ShardId};
+
+/// How far the rows of one listing may lie apart in time, and more.
+const LISTING_LAG: Duration = Duration::from_secs(10);
+
+/// The leases of one stream that may go, and since when.
+///
+/// They go once they could have gone for longer than a listing may lag behind. A listing in which a lease is gone, and its children's
+/// are not there yet, would look as if the shard had never been read.
+#[derive(Clone, Debug, Default)]
+pub struct Removals(BTreeMap<LeaseKey, Monotonic>);
+
+impl Removals {
+    /// Takes note of which leases are [`removable`] in a listing that was asked for at `asked`, and gives those that go now.
+    pub fn due(&mut self, removable: &[&Lease], asked: Monotonic) -> Vec<LeaseKey> {
+        let mut since = std::mem::take(&mut self.0);
+        let since = removable.iter().map(|lease| (lease.key.clone(), since.remove(&lease.key).unwrap_or(asked)));
+        self.0 = since.collect();
+        self.0.iter().filter(|(_, since)| asked.since(**since) >= LISTING_LAG).map(|(key, _)| key.clone()).collect()
+    }
+}
 
 /// The finished leases that may go. `listed` is every shard that the stream still knows.
 ///
@@ -64,6 +85,22 @@ mod tests {
         assert_eq!(removed(&leases, &listed), ["p"], "c2 has a parent with a lease, and no children");
         leases.pop();
         assert!(removed(&leases, &listed).is_empty(), "a child without a lease has not begun");
+    }
+
+    #[test]
+    fn leases_go_once_they_could_have_gone_for_a_while() {
+        let (one, other) =
+            (Lease::new("one".into(), Checkpoint::ShardEnd), Lease::new("other".into(), Checkpoint::ShardEnd));
+        let mut removals = Removals::default();
+        let mut due = |removable: &[&Lease], second| {
+            let asked = Monotonic::from_origin(Duration::from_secs(second));
+            removals.due(removable, asked).into_iter().map(|key| key.to_string()).collect::<Vec<_>>()
+        };
+        assert!(due(&[&one], 0).is_empty());
+        assert!(due(&[&one, &other], 9).is_empty());
+        assert_eq!(due(&[&one, &other], 10), ["one"]);
+        assert!(due(&[&one], 18).contains(&"one".to_owned()), "it could not be removed before");
+        assert_eq!(due(&[&one, &other], 20), ["one"], "the other one could not go in between");
     }
 
     #[test]

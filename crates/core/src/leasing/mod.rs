@@ -10,7 +10,7 @@ mod sync;
 mod syncer;
 mod trust;
 
-pub use cleanup::removable;
+pub use cleanup::{Removals, removable};
 pub use leader::{LeaderTiming, LockWatch, planning_interval};
 pub use observe::Observations;
 pub use parents::Unfinished;

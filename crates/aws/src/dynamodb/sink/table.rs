@@ -1,0 +1,178 @@
+//! A table that records are written to.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::Client;
+use shardwell_core::UserRecord;
+
+use super::super::error::Target;
+use super::super::item::Item;
+use super::{Version, WriteError};
+
+/// How long an attempt at a request may take.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often the SDK tries a request, with pauses that grow: what is idempotent may be repeated.
+const ATTEMPTS: u32 = 4;
+
+/// The attribute that holds an item's [`Version`], if nothing else is said.
+const VERSION: &str = "shardwellVersion";
+
+/// The attribute that tells an item that is deleted, and stays so that older records do not bring it back.
+pub(super) const DELETED: &str = "shardwellDeleted";
+
+/// A table that records are written to, each so that it may be written again. Clones are cheap.
+///
+/// It takes over the configuration of an SDK client, and sets retries (4 attempts) and time-outs (5 s for an attempt) itself.
+/// Permissions: `dynamodb:PutItem`, `UpdateItem`, and for transactions `GetItem`, `DeleteItem` and `ConditionCheckItem`.
+#[derive(Clone)]
+pub struct IdempotentTable {
+    pub(super) inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+pub(super) struct Inner {
+    pub(super) client: Client,
+    pub(super) target: Target,
+    /// The attributes of the key.
+    pub(super) keys: Vec<String>,
+    pub(super) version: String,
+}
+
+impl IdempotentTable {
+    /// A table whose items are told apart by the attribute `partition_key`.
+    ///
+    /// # Panics
+    /// Never with a client that the SDK has accepted.
+    pub fn new(client: &Client, table: impl Into<String>, partition_key: impl Into<String>) -> Self {
+        let config = client.config().to_builder();
+        let config = config
+            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+            .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build())
+            .build();
+        let region = config.region().map(ToString::to_string);
+        let inner = Inner {
+            client: Client::from_conf(config),
+            target: Target { table: table.into(), region },
+            keys: vec![partition_key.into()],
+            version: VERSION.to_owned(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Tells the attribute that tells apart the items of a partition key. Default: there is none.
+    #[must_use]
+    pub fn with_sort_key(mut self, name: impl Into<String>) -> Self {
+        let inner = Arc::make_mut(&mut self.inner);
+        inner.keys.truncate(1);
+        inner.keys.push(name.into());
+        self
+    }
+
+    /// Sets the attribute that holds an item's version. Default: `shardwellVersion`.
+    #[must_use]
+    pub fn with_version_attribute(mut self, name: impl Into<String>) -> Self {
+        Arc::make_mut(&mut self.inner).version = name.into();
+        self
+    }
+
+    /// The name of the table.
+    pub fn name(&self) -> &str {
+        &self.inner.target.table
+    }
+
+    /// The key of an item, so that equal keys are equal text.
+    pub(super) fn key(&self, item: &Item) -> Result<ItemKey, WriteError> {
+        let part = |name: &String| {
+            let value = item.get(name);
+            let value = value.ok_or_else(|| WriteError::invalid(format!("the item has no attribute `{name}`, its key")))?;
+            Ok(match value {
+                AttributeValue::S(text) => format!("S{}:{text}", text.len()),
+                AttributeValue::N(number) if is_plain_integer(number) => format!("N{}:{number}", number.len()),
+                AttributeValue::B(bytes) => format!("B{}:{:02x?}", bytes.as_ref().len(), bytes.as_ref()),
+                AttributeValue::N(number) => {
+                    return Err(WriteError::invalid(format!(
+                        "`{number}` is no number for a key here: the same number must always be the same text, so write plain \
+                         integers"
+                    )));
+                }
+                _ => return Err(WriteError::invalid(format!("`{name}` is a key, and no text, number or bytes"))),
+            })
+        };
+        let parts: Vec<String> = self.inner.keys.iter().map(part).collect::<Result<_, _>>()?;
+        Ok(ItemKey { table: self.name().to_owned(), key: parts.concat() })
+    }
+
+    /// The attributes of an item that are its key.
+    pub(super) fn key_of(&self, item: &Item) -> Item {
+        item.iter().filter(|(name, _)| self.inner.keys.contains(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
+    }
+
+    /// The version of an item, if it tells one.
+    pub(super) fn version_of(&self, item: &Item) -> Option<Version> {
+        item.get(&self.inner.version).and_then(Version::from_attribute)
+    }
+}
+
+impl fmt::Debug for IdempotentTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdempotentTable").field("table", &self.inner.target.table).finish_non_exhaustive()
+    }
+}
+
+/// Which item of which table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ItemKey {
+    table: String,
+    key: String,
+}
+
+fn is_plain_integer(number: &str) -> bool {
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    digits.bytes().all(|byte| byte.is_ascii_digit())
+        && (digits == "0" && number.len() == 1 || !digits.is_empty() && !digits.starts_with('0'))
+}
+
+/// An item that a record makes.
+#[derive(Clone, Debug)]
+pub struct Write {
+    pub(super) version: Version,
+    pub(super) item: Item,
+}
+
+impl Write {
+    /// The whole item as it is to be, with its key.
+    pub fn new<K: Into<String>>(record: &UserRecord, item: impl IntoIterator<Item = (K, AttributeValue)>) -> Self {
+        let item = item.into_iter().map(|(name, value)| (name.into(), value)).collect();
+        Self { version: record.into(), item }
+    }
+
+    /// The item of this key is deleted. What stays is its key, its version and `shardwellDeleted`: without those, an older record
+    /// that comes again would bring it back. Readers pass over it; a time to live of the table may remove it, once no older
+    /// record can come any more.
+    pub fn tombstone<K: Into<String>>(record: &UserRecord, key: impl IntoIterator<Item = (K, AttributeValue)>) -> Self {
+        let mut write = Self::new(record, key);
+        write.item.insert(DELETED.to_owned(), AttributeValue::Bool(true));
+        write
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_text_is_an_integer() {
+        for plain in ["0", "1", "-1", "10", "4711"] {
+            assert!(is_plain_integer(plain), "{plain}");
+        }
+        for other in ["", "-", "-0", "00", "01", "1.0", "1e3", "+1", " 1"] {
+            assert!(!is_plain_integer(other), "{other}");
+        }
+    }
+}
