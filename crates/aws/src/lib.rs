@@ -2,7 +2,7 @@
 //!
 //! | feature | what |
 //! |---|---|
-//! | `dynamodb` (default) | [`DynamoLeaseStore`]: [`LeaseStore`](shardwell_core::LeaseStore) on the table of the Java KCL 3.5 |
+//! | `dynamodb` (default) | [`DynamoLeaseStore`]: [`LeaseStore`](shardwell_core::LeaseStore) on the table of the Java KCL 3.5; [`sink`]: idempotent writes from a processor |
 //! | `kinesis` (default) | [`KinesisStream`]: [`Stream`](shardwell_core::Stream) by polling and [`StreamWriter`](shardwell_core::StreamWriter) |
 //!
 //! This is the only crate of the project that names the AWS SDK, and the only one whose public API shows its types:
@@ -31,6 +31,8 @@ mod scripted;
 pub use aws_sdk_dynamodb;
 #[cfg(feature = "kinesis")]
 pub use aws_sdk_kinesis;
+#[cfg(feature = "dynamodb")]
+pub use dynamodb::sink;
 #[cfg(feature = "dynamodb")]
 pub use dynamodb::{Billing, CONSUMED_HALF_UNITS, DynamoLeaseStore, DynamoTimeouts, TableSettings};
 #[cfg(feature = "kinesis")]

@@ -4,7 +4,8 @@ use aws_sdk_dynamodb::types::ConsumedCapacity;
 use metrics::counter;
 
 /// Counter: what DynamoDB charged, in halves of a capacity unit, the least that it charges; by `table` and by what the request
-/// was for: `purpose` is `renewals`, `assignments`, `listings`, `lookups`, `discovery` or `coordination`.
+/// was for: `purpose` is `renewals`, `assignments`, `listings`, `lookups`, `discovery`, `coordination`, or, of a table that records are
+/// written to, `sink`.
 pub const CONSUMED_HALF_UNITS: &str = "shardwell_dynamodb_consumed_half_units_total";
 
 /// What a request is for.
@@ -22,6 +23,8 @@ pub(super) enum Purpose {
     Discovery,
     /// Workers' items, the leader lock, and what the fleet agrees on.
     Coordination,
+    /// Writing what records say.
+    Sink,
 }
 
 impl Purpose {
@@ -33,6 +36,7 @@ impl Purpose {
             Self::Lookups => "lookups",
             Self::Discovery => "discovery",
             Self::Coordination => "coordination",
+            Self::Sink => "sink",
         }
     }
 }

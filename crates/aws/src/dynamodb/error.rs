@@ -23,6 +23,7 @@ pub(super) enum Operation {
     DeleteItem,
     Query,
     Scan,
+    TransactWriteItems,
 }
 
 /// The IAM action for an operation has its name.

@@ -8,26 +8,29 @@ use super::item::{Item, Names, number};
 
 /// What must hold of an item.
 #[derive(Clone, Debug)]
-pub(super) enum Condition {
+pub(super) enum Condition<'a> {
     /// The attribute has this value.
-    Is(&'static str, AttributeValue),
+    Is(&'a str, AttributeValue),
+    /// The attribute has a value that sorts before this one.
+    Below(&'a str, AttributeValue),
     /// There is no such attribute; of the key, that there is no such item.
-    Absent(&'static str),
+    Absent(&'a str),
     /// There is such an attribute; of the key, that there is such an item.
-    Present(&'static str),
+    Present(&'a str),
     All(Vec<Self>),
     Any(Vec<Self>),
 }
 
-impl Condition {
+impl<'a> Condition<'a> {
     /// That an attribute is as it was seen.
-    pub(super) fn as_seen(name: &'static str, seen: Option<AttributeValue>) -> Self {
+    pub(super) fn as_seen(name: &'a str, seen: Option<AttributeValue>) -> Self {
         seen.map_or(Self::Absent(name), |value| Self::Is(name, value))
     }
 
     pub(super) fn render(self, placeholders: &mut Placeholders) -> String {
         match self {
             Self::Is(name, value) => format!("{} = {}", placeholders.name(name), placeholders.value(value)),
+            Self::Below(name, value) => format!("{} < {}", placeholders.name(name), placeholders.value(value)),
             Self::Absent(name) => format!("attribute_not_exists({})", placeholders.name(name)),
             Self::Present(name) => format!("attribute_exists({})", placeholders.name(name)),
             Self::All(conditions) => Self::joined(conditions, " AND ", placeholders),
@@ -50,7 +53,11 @@ pub(super) struct Placeholders {
 
 impl Placeholders {
     pub(super) fn name(&mut self, name: &str) -> String {
-        let placeholder = format!("#{name}");
+        // What a placeholder may not have is left out; two names that would be the same then are told apart.
+        let mut placeholder = format!("#{}", name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "_"));
+        while self.names.get(&placeholder).is_some_and(|other| other != name) {
+            placeholder.push('_');
+        }
         self.names.insert(placeholder.clone(), name.to_owned());
         placeholder
     }
@@ -111,17 +118,27 @@ impl Update {
 
     /// Raises a number, which counts as 0 where it is not there.
     pub(super) fn raise(&mut self, name: &str) -> &mut Self {
-        let step = format!("{} {}", self.placeholders.name(name), self.placeholders.value(number(1)));
+        self.add(name, number(1))
+    }
+
+    /// Adds to a number, which counts as 0 where it is not there.
+    pub(super) fn add(&mut self, name: &str, value: AttributeValue) -> &mut Self {
+        let step = format!("{} {}", self.placeholders.name(name), self.placeholders.value(value));
         self.add.push(step);
         self
     }
 
-    pub(super) fn when(mut self, condition: Condition) -> Rendered {
+    pub(super) fn when(mut self, condition: Condition<'_>) -> Rendered {
+        let condition = condition.render(&mut self.placeholders);
+        Rendered { condition, ..self.always() }
+    }
+
+    /// Whatever the item is.
+    pub(super) fn always(self) -> Rendered {
         let clauses = [("SET", self.set), ("REMOVE", self.remove), ("ADD", self.add)];
         let clauses = clauses.into_iter().filter(|(_, parts)| !parts.is_empty());
         let update = clauses.map(|(word, parts)| format!("{word} {}", parts.join(", "))).collect::<Vec<_>>().join(" ");
-        let condition = condition.render(&mut self.placeholders);
-        Rendered { update, condition, placeholders: self.placeholders }
+        Rendered { update, condition: String::new(), placeholders: self.placeholders }
     }
 }
 
@@ -129,6 +146,13 @@ impl Update {
 mod tests {
     use super::super::item::string;
     use super::*;
+
+    #[test]
+    fn any_name_has_a_placeholder_of_its_own() {
+        let mut placeholders = Placeholders::default();
+        let names = ["tail number", "tail-number", "tail_number", "tail number"].map(|name| placeholders.name(name));
+        assert_eq!(names, ["#tail_number", "#tail_number_", "#tail_number__", "#tail_number"]);
+    }
 
     #[test]
     fn a_change_is_written_with_its_condition_and_nothing_is_left_over() {

@@ -1,4 +1,4 @@
-//! Amazon DynamoDB: a lease table that Java KCL 3.5 workers share.
+//! Amazon DynamoDB: a lease table that Java KCL 3.5 workers share, and, in `sink`, tables that processors write to.
 //!
 //! ```text
 //!  store ── the seam, a request each ──► expression (conditions, changes) ──► clients (a role each)
@@ -14,6 +14,7 @@ mod expression;
 mod item;
 mod migration;
 mod prepare;
+pub mod sink;
 mod store;
 mod table;
 #[cfg(test)]

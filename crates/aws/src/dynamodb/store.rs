@@ -167,7 +167,7 @@ impl Inner {
     }
 
     /// Writes an item if the condition holds; tells whether it did.
-    async fn put(&self, purpose: Purpose, item: Item, condition: Condition) -> Result<bool, StoreError> {
+    async fn put(&self, purpose: Purpose, item: Item, condition: Condition<'_>) -> Result<bool, StoreError> {
         let mut placeholders = Placeholders::default();
         let condition = condition.render(&mut placeholders);
         let request = self.clients.items.put_item().table_name(&self.target.table).set_item(Some(item));
@@ -209,7 +209,7 @@ impl Inner {
         Ok(written.map(|answer| answer.attributes.unwrap_or_default()))
     }
 
-    async fn delete(&self, purpose: Purpose, of: &str, condition: Option<Condition>) -> Result<bool, StoreError> {
+    async fn delete(&self, purpose: Purpose, of: &str, condition: Option<Condition<'_>>) -> Result<bool, StoreError> {
         let mut placeholders = Placeholders::default();
         let condition = condition.map(|condition| condition.render(&mut placeholders));
         let request = self.clients.items.delete_item().table_name(&self.target.table).set_key(Some(key(of)));
@@ -342,7 +342,7 @@ pub(super) fn is_lease(item: &Item) -> bool {
     entity_type(item).is_none_or(|kind| kind == lease::TYPE)
 }
 
-fn is_there() -> Condition {
+fn is_there() -> Condition<'static> {
     Condition::All(vec![
         Condition::Present(KEY),
         Condition::Any(vec![Condition::Absent(ENTITY_TYPE), Condition::Is(ENTITY_TYPE, string(lease::TYPE))]),
@@ -384,7 +384,7 @@ fn checkpointing(update: &mut Update, write: &CheckpointWrite) {
     update.put(lease::PENDING_STATE, state.map(super::item::bytes));
 }
 
-fn as_seen(seen: &Seen) -> Condition {
+fn as_seen(seen: &Seen) -> Condition<'static> {
     let id = |worker: &Option<WorkerId>| worker.as_ref().map(|worker| string(worker.as_str()));
     let mut conditions = vec![
         is_there(),

@@ -26,7 +26,7 @@ mod world;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use shardwell_core::{EnvExt, Lease, Monotonic, Place};
+use shardwell_core::{EnvExt, Lease, Monotonic, Place, Task};
 
 pub use checks::Violation;
 pub use kind::Kind;
@@ -94,7 +94,7 @@ async fn run_in_virtual_time(seed: u64, options: Options) -> (Outcome, Weak<Worl
     let producer = env.spawn(Place::Pipeline, producer::produce(world.clone()));
     troubles(&mut fleet).await;
     if world.state().violation().is_none() {
-        let _ = producer.await;
+        last_records(&mut fleet, producer).await;
         heal(&mut fleet);
         drain(&mut fleet).await;
         rest(&mut fleet).await;
@@ -152,6 +152,18 @@ async fn troubles(fleet: &mut Fleet) {
             Then::Thaw(_) | Then::Resume(_) | Then::Undrain(_) | Then::ConsumeAgain(_) | Then::ForeignCheckpoint(_)
         ) {
             fleet.then(then);
+        }
+    }
+}
+
+/// The producer may take a little longer.
+async fn last_records(fleet: &mut Fleet, mut producer: Task<()>) {
+    loop {
+        let next = fleet.world.state().now.plus(Duration::from_secs(1));
+        tokio::select! {
+            biased;
+            _ = &mut producer => return,
+            goes_on = step(fleet, next) => if !goes_on { return },
         }
     }
 }

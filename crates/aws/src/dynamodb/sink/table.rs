@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_sdk_dynamodb::config::AsyncSleep;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -113,6 +114,15 @@ impl IdempotentTable {
         item.iter().filter(|(name, _)| self.inner.keys.contains(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
     }
 
+    /// Waits as the SDK does.
+    pub(super) async fn sleep(&self, time: Duration) -> Result<(), WriteError> {
+        let Some(sleep) = self.inner.client.config().sleep_impl() else {
+            return Err(WriteError::invalid("the client has no way to sleep; give its configuration a `sleep_impl`"));
+        };
+        sleep.sleep(time).await;
+        Ok(())
+    }
+
     /// The version of an item, if it tells one.
     pub(super) fn version_of(&self, item: &Item) -> Option<Version> {
         item.get(&self.inner.version).and_then(Version::from_attribute)
@@ -130,6 +140,12 @@ impl fmt::Debug for IdempotentTable {
 pub(super) struct ItemKey {
     table: String,
     key: String,
+}
+
+impl fmt::Display for ItemKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.table, self.key)
+    }
 }
 
 fn is_plain_integer(number: &str) -> bool {
