@@ -93,7 +93,7 @@
 //! | feature | default | what |
 //! |---|---|---|
 //! | `aws` | yes | `shardwell::aws`: Amazon Kinesis, on the AWS SDK |
-//! | `dynamodb` | no | `shardwell::aws::DynamoLeaseStore`: the lease table in DynamoDB, that of the Java KCL 3.5 |
+//! | `dynamodb` | no | `shardwell::aws::DynamoLeaseStore`: the lease table in DynamoDB, that of the Java KCL 3.5; `shardwell::idempotent`: idempotent writes |
 //! | `file` | yes | `shardwell::file`: dead letters as JSON lines in a file |
 //! | `sqlite` | yes | `shardwell::sqlite`: the lease table, and dead letters, in a file for all processes of one machine |
 //! | `local` | no | `shardwell::local`: an engine that speaks the Kinesis protocol on loopback, for tests and trying things out |
@@ -107,6 +107,7 @@
 //! | write a processor | [`RecordProcessor`], [`Batch`], [`Outcome`] |
 //! | tune a worker | [`WorkerBuilder`]: every setting with its default and what too small and too large do |
 //! | decide what happens when processing fails | [`DeliveryPolicy`], [`ProcessError`], [`dead_letter`] |
+//! | write into DynamoDB so that a repetition does no harm | `idempotent` (feature `dynamodb`) |
 //! | checkpoint by hand | [`CheckpointMode`], [`Checkpointer`] |
 //! | run, pause, stop and watch it | [`WorkerHandle`], [`WorkerStatus`] |
 //! | bring a stream or a lease table of your own | [`Stream`], [`LeaseStore`], and the conformance suites in [`core`] |
@@ -118,6 +119,9 @@
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+#[cfg(feature = "dynamodb")]
+pub mod idempotent;
 
 pub use async_trait::async_trait;
 /// The facade that all metrics are recorded through. Install a recorder for this very version of it, or nothing is seen.

@@ -1,9 +1,12 @@
 //! A DynamoDB engine in process, and clients for it.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use aws_sdk_dynamodb::client::Waiters;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
 use aws_sdk_dynamodb::{Client, Config};
 use dynoxide::Database;
 use tokio::net::TcpListener;
@@ -61,4 +64,22 @@ pub fn client(endpoint: &str) -> Client {
         .credentials_provider(Credentials::new("test", "test", None, None, "local"))
         .endpoint_url(endpoint);
     Client::from_conf(config.build())
+}
+
+/// Creates a table whose items are told apart by one attribute that is text, and waits until it can be used.
+///
+/// # Errors
+/// Where the engine refuses.
+pub async fn create_table(client: &Client, name: &str, key: &str) -> Result<()> {
+    let attribute =
+        AttributeDefinition::builder().attribute_name(key).attribute_type(ScalarAttributeType::S).build()?;
+    let schema = KeySchemaElement::builder().attribute_name(key).key_type(KeyType::Hash).build()?;
+    let request = client.create_table().table_name(name).attribute_definitions(attribute).key_schema(schema);
+    request
+        .billing_mode(BillingMode::PayPerRequest)
+        .send()
+        .await
+        .with_context(|| format!("cannot create table {name}"))?;
+    client.wait_until_table_exists().table_name(name).wait(Duration::from_secs(30)).await?;
+    Ok(())
 }

@@ -69,11 +69,7 @@ impl IdempotentTable {
     }
 
     /// Writes the one that wins. If its item is refused for good, the next best.
-    async fn put_group(
-        &self,
-        wins: Wins,
-        mut group: Vec<(usize, Write)>,
-    ) -> Vec<(usize, Result<Applied, WriteError>)> {
+    async fn put_group(&self, wins: Wins, mut group: Vec<(usize, Write)>) -> Vec<(usize, Result<Applied, WriteError>)> {
         group.sort_by_key(|(index, write)| (write.version, *index));
         if wins == Wins::Newest {
             group.reverse();

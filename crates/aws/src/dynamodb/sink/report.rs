@@ -63,11 +63,7 @@ impl From<StoreError> for WriteError {
 pub struct Report(Vec<(Version, Result<Applied, WriteError>)>);
 
 impl Report {
-    pub(super) fn new(
-        table: &str,
-        helper: &'static str,
-        results: Vec<(Version, Result<Applied, WriteError>)>,
-    ) -> Self {
+    pub(super) fn new(table: &str, helper: &'static str, results: Vec<(Version, Result<Applied, WriteError>)>) -> Self {
         for (_, result) in &results {
             let result = match result {
                 Ok(Applied::Applied) => "applied",

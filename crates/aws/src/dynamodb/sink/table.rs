@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::AsyncSleep;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::types::AttributeValue;
-use aws_sdk_dynamodb::Client;
 use shardwell_core::UserRecord;
 
 use super::super::error::Target;
@@ -91,7 +91,8 @@ impl IdempotentTable {
     pub(super) fn key(&self, item: &Item) -> Result<ItemKey, WriteError> {
         let part = |name: &String| {
             let value = item.get(name);
-            let value = value.ok_or_else(|| WriteError::invalid(format!("the item has no attribute `{name}`, its key")))?;
+            let value =
+                value.ok_or_else(|| WriteError::invalid(format!("the item has no attribute `{name}`, its key")))?;
             Ok(match value {
                 AttributeValue::S(text) => format!("S{}:{text}", text.len()),
                 AttributeValue::N(number) if is_plain_integer(number) => format!("N{}:{number}", number.len()),
