@@ -294,9 +294,9 @@ impl State {
         found.unwrap_or_else(|| unreachable!("there is no stream {stream}")).key(shard)
     }
 
-    /// Whether a worker of this id runs.
-    pub(crate) fn is_live(&self, id: &WorkerId) -> bool {
-        self.processes.iter().any(|process| process.id == *id && process.is_live())
+    /// Whether a process of this id has not come to its end.
+    pub(crate) fn is_there(&self, id: &WorkerId) -> bool {
+        self.processes.iter().any(|process| process.id == *id && matches!(process.state, Life::Running | Life::Frozen))
     }
 
     /// A second process of a name is the only one once the first is gone.

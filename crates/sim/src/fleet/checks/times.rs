@@ -40,7 +40,7 @@ pub(crate) struct Times {
     /// Since when workers are named as standbys.
     standbys: BTreeMap<WorkerId, Monotonic>,
     /// Workers that have stopped in order, and when.
-    stopped: Vec<(WorkerId, Monotonic)>,
+    stopped: BTreeMap<WorkerId, Monotonic>,
 }
 
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ impl Default for Times {
             unwritable: zero,
             leaderless: zero,
             standbys: BTreeMap::new(),
-            stopped: Vec::new(),
+            stopped: BTreeMap::new(),
         }
     }
 }
@@ -146,7 +146,7 @@ impl State {
     /// A worker has stopped in order.
     pub(crate) fn has_stopped(&mut self, process: ProcessId) {
         let id = self.processes[process].id.clone();
-        self.times.stopped.push((id, self.now));
+        self.times.stopped.insert(id, self.now);
     }
 
     /// A process dies or stands still.
@@ -322,13 +322,13 @@ impl State {
     /// L4: whoever has stopped in order leaves nothing behind. What it was given in the last moment is taken back.
     fn check_stopped(&mut self, leases: &[Lease]) {
         let (now, unwritable) = (self.now, self.times.unwritable);
-        self.times.stopped.retain(|(_, at)| now.since(*at) < RECOVERY);
+        self.times.stopped.retain(|_, at| now.since(*at) < RECOVERY);
         let long_ago = |at: Monotonic| now.since(at) > 2 * SLACK && at.since(unwritable) > RECOVERY;
         let stopped: Vec<WorkerId> =
-            self.times.stopped.iter().filter(|(_, at)| long_ago(*at)).map(|(id, _)| id.clone()).collect();
+            self.times.stopped.iter().filter(|(_, at)| long_ago(**at)).map(|(id, _)| id.clone()).collect();
         for lease in leases.iter().filter(|lease| !lease.is_finished()) {
             let Some(id) = stopped.iter().find(|id| lease.actual_owner() == Some(id)) else { continue };
-            if !self.is_live(id) {
+            if !self.is_there(id) {
                 self.violated(Invariant::L4, format!("{id} has stopped, and leaves {}", show(lease)));
             }
         }
