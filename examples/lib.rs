@@ -1,13 +1,17 @@
-//! What the examples share: a client of the local engine, and the signals that ask a program to end.
+//! What the examples share: the flights, a stream on the local engine, and the signals that ask a program to end.
 
 #![warn(missing_docs)]
+
+pub mod dynamodb;
+pub mod flights;
+pub mod stream;
 
 use std::io;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_kinesis::{Client, Config};
-use shardwell::Timestamp;
+use shardwell::{ShardState, Timestamp, WorkerStatus};
 
 /// An SDK client of a local engine, which takes any credentials.
 ///
@@ -31,6 +35,18 @@ pub async fn pause(duration: Duration) {
 #[expect(clippy::disallowed_methods, reason = "an example has no `Env` to go through")]
 pub fn now() -> Timestamp {
     SystemTime::now().into()
+}
+
+/// The first week of 2013, from New York City.
+pub const A_WEEK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/flights-2013-01-01to07.ndjson");
+
+/// Whether nothing is left to be read: every shard is at its tip or done.
+pub fn caught_up(status: &WorkerStatus) -> bool {
+    status.shards.iter().all(|shard| match shard.state {
+        ShardState::Finished => true,
+        ShardState::Processing => shard.behind_latest == Some(Duration::ZERO),
+        _ => false,
+    })
 }
 
 /// Ctrl-C, and the system's request to terminate. Listens from the moment it is made.

@@ -11,14 +11,12 @@
 //! With `--poison 5`, five of the flights are broken: they end up as dead letters, and come back once the processor can
 //! read them. That part is in `quickstart/poison.rs`.
 
-#[path = "quickstart/flights.rs"]
-mod flights;
 #[path = "quickstart/poison.rs"]
 mod poison;
+#[path = "quickstart/reshards.rs"]
+mod reshards;
 #[path = "quickstart/screen.rs"]
 mod screen;
-#[path = "quickstart/stream.rs"]
-mod stream;
 #[path = "quickstart/tally.rs"]
 mod tally;
 
@@ -36,14 +34,14 @@ use shardwell::aws::KinesisStream;
 use shardwell::local::LocalEngine;
 use shardwell::sqlite::SqliteLeaseStore;
 use shardwell::{InitialPosition, PutEntry, ShardFilter, Stream, Worker, WorkerHandle};
-use shardwell_examples::{Stop, local_client, pause};
+use shardwell_examples::{A_WEEK, Stop, caught_up, flights, local_client, pause, stream};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use poison::Poison;
-use screen::{Screen, caught_up, short, short_list};
-use stream::Reshards;
+use reshards::Reshards;
+use screen::{Screen, short, short_list};
 use tally::{DelayCounter, Tally};
 
 /// Counts flights by carrier with shardwell, on this machine alone.
@@ -62,9 +60,6 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1000))]
     poison: u16,
 }
-
-/// The first week of 2013, from New York City.
-const A_WEEK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/flights-2013-01-01to07.ndjson");
 
 /// How the program came to its end.
 #[derive(Debug, PartialEq, Eq)]
@@ -154,7 +149,7 @@ impl<'a> Flow<'a> {
             .say("   A shard is an ordered part of a stream. The partition key of a record decides which one it goes");
         screen.say("   to; ours is the aircraft, so that the flights of one aircraft stay in order.");
         let client = local_client(&engine.endpoint());
-        let stream = stream::create(&client, arguments.shards).await?;
+        let stream = stream::create(&client, reshards::NAME, arguments.shards).await?;
         Ok(Self { client, stream, path, entries, poison, tally: Tally::default() })
     }
 

@@ -22,9 +22,9 @@ use shardwell::{
 };
 use shardwell_examples::{now, pause};
 
-use crate::flights::Flight;
 use crate::screen::{Screen, short};
 use crate::tally::{self, Tally};
+use shardwell_examples::flights::Flight;
 
 /// The broken flights, and where they go.
 #[derive(Debug)]

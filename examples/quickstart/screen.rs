@@ -153,15 +153,6 @@ fn doing(shard: &ShardStatus) -> String {
     }
 }
 
-/// Whether nothing is left to be read: every shard is at its tip or done.
-pub(crate) fn caught_up(status: &WorkerStatus) -> bool {
-    status.shards.iter().all(|shard| match shard.state {
-        ShardState::Finished => true,
-        ShardState::Processing => shard.behind_latest == Some(Duration::ZERO),
-        _ => false,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,7 +12,7 @@ use shardwell::{
     Batch, ExtendedSequenceNumber, LaneContext, Outcome, ProcessError, RecordProcessor, ShardId, async_trait,
 };
 
-use crate::flights::{self, Flight};
+use shardwell_examples::flights::{self, Flight};
 
 /// What is known of one carrier. Whole minutes, so that two ways of adding up agree to the last digit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

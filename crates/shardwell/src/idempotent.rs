@@ -12,20 +12,24 @@
 //!         let key = record.partition_key.as_ref()?.as_str();
 //!         Some(Write::new(record, [("id", AttributeValue::S(key.to_owned()))]))
 //!     });
-//!     idempotent::outcome(batch, &table.upsert_if_newer(writes.collect()).await)
+//!     let report = table.upsert_if_newer(writes.collect()).await;
+//!     idempotent::outcome(batch, [&report])
 //! }
 //! ```
 
 use crate::aws::sink::Report;
 use crate::{Batch, Outcome, ProcessError, ProcessResultExt};
 
-/// What a processor says of a batch whose writes ended so. All records before the first that failed are done.
+/// What a processor says of a batch whose writes ended so: all reports together, since a record is done when all that it writes is.
+/// Everything before the first record of which a write failed is done.
 ///
 /// # Errors
 /// With that record: [permanent](ProcessError::permanent) if DynamoDB will never take what it writes, so that this record alone is
 /// given up on; else [transient](ProcessError::transient), since the table is to blame and not the record.
-pub fn outcome(batch: &Batch, report: &Report) -> Result<Outcome, ProcessError> {
-    let Some((version, error)) = report.first_failure() else { return Ok(Outcome::Done) };
+pub fn outcome<'a>(batch: &Batch, reports: impl IntoIterator<Item = &'a Report>) -> Result<Outcome, ProcessError> {
+    let failures = reports.into_iter().filter_map(Report::first_failure);
+    let first = failures.min_by_key(|(version, error)| (*version, !error.is_of_the_item()));
+    let Some((version, error)) = first else { return Ok(Outcome::Done) };
     let error = if error.is_of_the_item() {
         ProcessError::permanent(error.clone())
     } else {

@@ -93,7 +93,7 @@ impl ExactlyOnce {
     ///
     /// # Cancel safety
     /// Only reads.
-    pub async fn open(positions: IdempotentTable, name: impl Into<String>, lane: usize) -> Result<Self, WriteError> {
+    pub async fn open(positions: IdempotentTable, name: impl Into<String>, lane: u32) -> Result<Self, WriteError> {
         if lane > 0 {
             let message =
                 "there is one position for each shard, and this is another lane than the first; configure one lane";

@@ -12,36 +12,50 @@ use shardwell::{Bytes, PartitionKey, PutEntry};
 
 /// A flight that left New York City; the fields that are used here.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Flight<'a> {
+pub struct Flight<'a> {
     /// The carrier's code, such as `UA`.
     #[serde(borrow)]
-    pub(crate) carrier: Cow<'a, str>,
+    pub carrier: Cow<'a, str>,
     /// The flight number.
-    flight: u32,
+    pub flight: u32,
     /// The tail number of the aircraft; not known of every flight.
     #[serde(borrow)]
     tailnum: Option<Cow<'a, str>>,
+    /// Where it went.
+    #[serde(borrow, default)]
+    pub dest: Cow<'a, str>,
     /// Minutes of delay at departure, negative if early; none for a cancelled flight.
-    pub(crate) dep_delay: Option<i64>,
+    pub dep_delay: Option<i64>,
 }
 
 impl<'a> Flight<'a> {
     /// Reads one line.
-    pub(crate) fn parse(line: &'a [u8]) -> serde_json::Result<Self> {
+    ///
+    /// # Errors
+    /// For a line that is no flight.
+    pub fn parse(line: &'a [u8]) -> serde_json::Result<Self> {
         serde_json::from_slice(line)
     }
 
+    /// The tail number, if there is one.
+    pub fn tail(&self) -> Option<&str> {
+        self.tailnum.as_deref().filter(|tail| !tail.is_empty())
+    }
+
     /// The aircraft, so that all its flights stay in order; where it is not known, carrier and flight number.
-    fn partition_key(&self) -> PartitionKey {
-        match &self.tailnum {
-            Some(tailnum) if !tailnum.is_empty() => tailnum.as_ref().into(),
-            _ => format!("{}{}", self.carrier, self.flight).into(),
+    pub fn partition_key(&self) -> PartitionKey {
+        match self.tail() {
+            Some(tail) => tail.into(),
+            None => format!("{}{}", self.carrier, self.flight).into(),
         }
     }
 }
 
 /// Opens a file of flights; one that begins like gzip is unpacked on the way.
-pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead>> {
+///
+/// # Errors
+/// For a file that cannot be read.
+pub fn open(path: &Path) -> Result<Box<dyn BufRead>> {
     let cannot = || format!("cannot read {}", path.display());
     let mut file = BufReader::with_capacity(1 << 16, File::open(path).with_context(cannot)?);
     let is_gzip = file.fill_buf().with_context(cannot)?.starts_with(&[0x1f, 0x8b]);
@@ -49,7 +63,10 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead>> {
 }
 
 /// The whole file, as records that are ready to be put. Their payloads share one buffer.
-pub(crate) fn entries(path: &Path) -> Result<Vec<PutEntry>> {
+///
+/// # Errors
+/// For a file that cannot be read, or holds something else.
+pub fn entries(path: &Path) -> Result<Vec<PutEntry>> {
     let mut content = Vec::new();
     open(path)?.read_to_end(&mut content).with_context(|| format!("cannot read {}", path.display()))?;
     let content = Bytes::from(content);

@@ -1,0 +1,4 @@
+//! What the examples that write into DynamoDB share.
+
+pub mod story;
+pub mod tables;
