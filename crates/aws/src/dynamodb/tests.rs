@@ -5,7 +5,8 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use shardwell_core::{
     Assignment, Checkpoint, CheckpointWrite, Conditional, Created, Eviction, ExtendedSequenceNumber, HandoffStart,
-    HashKeyRange, Lease, LeaseStore, RenewOutcome, Renewal, StoreErrorKind, Timestamp, WorkerMetrics, WriteToken,
+    HashKeyRange, Lease, LeaseStore, RenewOutcome, Renewal, Reset, StoreErrorKind, Timestamp, WorkerMetrics,
+    WriteToken,
 };
 
 use super::{Billing, DynamoLeaseStore, TableSettings};
@@ -337,4 +338,31 @@ async fn a_table_of_another_shape_is_somebody_elses() {
     let error = store(&Script::new([Answer::Json(found)])).prepare().await.expect_err("it is not ours");
     assert_eq!(error.kind(), StoreErrorKind::Unusable);
     assert!(error.to_string().contains(r#"["id"]"#), "{error}");
+}
+
+#[tokio::test]
+async fn a_reset_takes_the_lease_away_and_leaves_what_else_is_known() {
+    let script = Script::new([Answer::Json(json!({"Attributes": java_lease()}))]);
+    let reset = Reset { key: "shardId-000000000003".into(), to: CheckpointWrite::new(Checkpoint::TrimHorizon) };
+    store(&script).reset(&reset).await.expect("scripted");
+    let (operation, request) = only(&script);
+    assert_eq!(operation, "UpdateItem");
+    assert_eq!(
+        filled(&request, "UpdateExpression"),
+        "SET checkpoint = S:TRIM_HORIZON, checkpointSubSequenceNumber = N:0, ownerSwitchesSinceCheckpoint = N:0 \
+         REMOVE shardwellState, pendingCheckpoint, pendingCheckpointSubSequenceNumber, pendingCheckpointState, leaseOwner, \
+         checkpointOwner, shardwellToken ADD leaseCounter N:1"
+    );
+    let there = "(attribute_exists(leaseKey) AND (attribute_not_exists(entityType) OR entityType = S:LEASE))";
+    assert_eq!(filled(&request, "ConditionExpression"), there);
+}
+
+#[tokio::test]
+async fn a_look_at_leases_and_workers_is_one_scan() {
+    let worker = json!({"leaseKey": {"S": "w"}, "entityType": {"S": "WORKER_METRIC_STATS"}, "lut": {"N": "1700000000"}});
+    let script = Script::new([Answer::Json(json!({"Items": [java_lease(), worker]}))]);
+    let (listing, workers) = store(&script).look().await.expect("scripted");
+    assert_eq!(listing.leases, [as_seen()]);
+    assert_eq!(workers.len(), 1, "{workers:?}");
+    assert_eq!(only(&script).0, "Scan");
 }

@@ -30,7 +30,8 @@ pub(super) const DELETED: &str = "shardwellDeleted";
 /// A table that records are written to, each so that it may be written again. Clones are cheap.
 ///
 /// It takes over the configuration of an SDK client, and sets retries (4 attempts) and time-outs (5 s for an attempt) itself.
-/// Permissions: `dynamodb:PutItem`, `UpdateItem`, and for transactions `GetItem`, `DeleteItem` and `ConditionCheckItem`.
+/// Permissions: `dynamodb:PutItem` and `UpdateItem`; for [`ExactlyOnce`](super::ExactlyOnce) `GetItem` too, and to delete items
+/// `DeleteItem`.
 #[derive(Clone)]
 pub struct IdempotentTable {
     pub(super) inner: Arc<Inner>,
