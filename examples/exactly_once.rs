@@ -18,12 +18,12 @@ use anyhow::Result;
 use clap::Parser;
 use shardwell::aws::sink::{ExactlyOnce, Step};
 use shardwell::{
-    Batch, Checkpoint, LaneContext, Outcome, ProcessError, ProcessResultExt, RecordProcessor, Start, Worker,
-    async_trait, idempotent,
+    Batch, Checkpoint, LaneContext, Outcome, ProcessError, ProcessResultExt, RecordProcessor, Start, UserRecord,
+    Worker, async_trait, idempotent,
 };
 use shardwell_examples::dynamodb::story::{self, Arguments, Consumer, tell_batch, text};
 use shardwell_examples::dynamodb::tables::{AIRPORT, FLIGHTS, ID, Tables};
-use shardwell_examples::flights::Flight;
+use shardwell_examples::flights::{Flight, readable};
 
 /// The consumer.
 struct Airfield {
@@ -33,17 +33,12 @@ struct Airfield {
 }
 
 impl Airfield {
-    fn steps(&self, batch: &Batch) -> Result<Vec<Step>, ProcessError> {
-        let mut steps = Vec::new();
-        for record in batch {
-            let flight = Flight::parse(&record.data).permanent().at(record)?;
-            let step = Step::new(record).add(&self.tables.carriers, [(ID, text(&*flight.carrier))], FLIGHTS, 1);
-            steps.push(match flight.tail() {
-                Some(tail) => step.put(&self.tables.planes, [(ID, text(tail)), (AIRPORT, text(&*flight.dest))]),
-                None => step,
-            });
+    fn step(&self, record: &UserRecord, flight: &Flight<'_>) -> Step {
+        let step = Step::new(record).add(&self.tables.carriers, [(ID, text(&*flight.carrier))], FLIGHTS, 1);
+        match flight.tail() {
+            Some(tail) => step.put(&self.tables.planes, [(ID, text(tail)), (AIRPORT, text(&*flight.dest))]),
+            None => step,
         }
-        Ok(steps)
     }
 }
 
@@ -61,18 +56,20 @@ impl RecordProcessor for Airfield {
 
     async fn process(&mut self, batch: &Batch) -> Result<Outcome, ProcessError> {
         tell_batch(batch.records().len());
-        let steps = self.steps(batch)?;
+        let (flights, all_read) = readable(batch);
+        let steps = flights.iter().map(|(record, flight)| self.step(record, flight)).collect();
         let once = self.once.as_mut().ok_or("not initialized")?;
         let report =
             if self.lane.redrive { once.redriven_batch(steps).await } else { once.transactional_batch(steps).await };
-        idempotent::outcome(batch, [&report])
+        let outcome = idempotent::outcome(batch, [&report])?;
+        all_read.map(|()| outcome)
     }
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let Some(Consumer { application, stream, leases, tables }) = arguments.consumer() else {
+    let Some(Consumer { application, stream, leases, tables }) = arguments.consumer().await? else {
         return story::tell_it(&arguments).await;
     };
     let processors = move |lane: &LaneContext| Airfield { lane: lane.clone(), tables: tables.clone(), once: None };

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use flate2::bufread::MultiGzDecoder;
 use serde::Deserialize;
-use shardwell::{Bytes, PartitionKey, PutEntry};
+use shardwell::{Batch, Bytes, PartitionKey, ProcessError, ProcessResultExt, PutEntry, UserRecord};
 
 /// A flight that left New York City; the fields that are used here.
 #[derive(Debug, Deserialize)]
@@ -49,6 +49,19 @@ impl<'a> Flight<'a> {
             None => format!("{}{}", self.carrier, self.flight).into(),
         }
     }
+}
+
+/// The flights of a batch, up to the first record that is none; and what is wrong with that one. What comes before it must still be
+/// written: whoever says that a record failed says that those before it are done.
+pub fn readable(batch: &Batch) -> (Vec<(&UserRecord, Flight<'_>)>, Result<(), ProcessError>) {
+    let mut flights = Vec::new();
+    for record in batch {
+        match Flight::parse(&record.data) {
+            Ok(flight) => flights.push((record, flight)),
+            Err(error) => return (flights, Err(error).permanent().at(record)),
+        }
+    }
+    (flights, Ok(()))
 }
 
 /// Opens a file of flights; one that begins like gzip is unpacked on the way.

@@ -13,13 +13,13 @@
 
 use anyhow::Result;
 use clap::Parser;
-use shardwell::aws::sink::{Accumulator, Delta, IdempotentTable, Write};
+use shardwell::aws::sink::{Accumulator, Delta, IdempotentTable, Version, Write};
 use shardwell::{
-    Batch, LaneContext, Outcome, ProcessError, ProcessResultExt, RecordProcessor, Worker, async_trait, idempotent,
+    Batch, LaneContext, Outcome, ProcessError, RecordProcessor, UserRecord, Worker, async_trait, idempotent,
 };
 use shardwell_examples::dynamodb::story::{self, Arguments, Consumer, tell_batch, text};
-use shardwell_examples::dynamodb::tables::{AIRPORT, FLIGHTS, ID, Tables};
-use shardwell_examples::flights::Flight;
+use shardwell_examples::dynamodb::tables::{AIRPORT, FLIGHTS, ID};
+use shardwell_examples::flights::{Flight, readable};
 
 /// The consumer.
 struct Airfield {
@@ -28,40 +28,43 @@ struct Airfield {
     carriers: Accumulator,
 }
 
-impl Airfield {
-    fn new(lane: LaneContext, tables: Tables) -> Self {
-        // Nothing dies here; but a flight that was given up on, and came again, would be counted by a marker of its own.
-        let carriers = Accumulator::marked(tables.carriers.clone(), tables.carriers);
-        Self { lane, planes: tables.planes, carriers }
-    }
-}
-
 #[async_trait]
 impl RecordProcessor for Airfield {
     async fn process(&mut self, batch: &Batch) -> Result<Outcome, ProcessError> {
         tell_batch(batch.records().len());
-        let (mut planes, mut counts) = (Vec::new(), Vec::new());
-        for record in batch {
-            let flight = Flight::parse(&record.data).permanent().at(record)?;
-            if let Some(tail) = flight.tail() {
-                planes.push(Write::new(record, [(ID, text(tail)), (AIRPORT, text(flight.dest))]));
-            }
+        let (flights, all_read) = readable(batch);
+        let plane = |(record, flight): &(&UserRecord, Flight<'_>)| {
+            let tail = flight.tail()?;
+            Some(Write::new(record, [(ID, text(tail)), (AIRPORT, text(&*flight.dest))]))
+        };
+        let planes = self.planes.upsert_if_newer(flights.iter().filter_map(plane).collect()).await;
+
+        // Last, and only what is written otherwise: a flight that is given up on must not have been counted, for it may come again.
+        let is_written =
+            |record: &UserRecord| planes.first_failure().is_none_or(|(failed, _)| Version::from(record) < failed);
+        let count = |(record, flight): &(&UserRecord, Flight<'_>)| {
             // Flights of a carrier are in every shard, in no order across them: so each shard counts for itself.
             let id = format!("{}#{}", flight.carrier, self.lane.shard);
-            counts.push(Delta::new(record, [(ID, text(id))]).add(FLIGHTS, 1));
-        }
-        let (planes, counts) =
-            tokio::join!(self.planes.upsert_if_newer(planes), self.carriers.accumulate(counts, self.lane.redrive));
-        idempotent::outcome(batch, [&planes, &counts])
+            Delta::new(record, [(ID, text(id))]).add(FLIGHTS, 1)
+        };
+        let counts = flights.iter().filter(|(record, _)| is_written(record)).map(count).collect();
+        let counts = self.carriers.accumulate(counts, self.lane.redrive).await;
+
+        let outcome = idempotent::outcome(batch, [&planes, &counts])?;
+        all_read.map(|()| outcome)
     }
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let Some(Consumer { application, stream, leases, tables }) = arguments.consumer() else {
+    let Some(Consumer { application, stream, leases, tables }) = arguments.consumer().await? else {
         return story::tell_it(&arguments).await;
     };
-    let processors = move |lane: &LaneContext| Airfield::new(lane.clone(), tables.clone());
+    // Nothing dies here; but a flight that was given up on, and came again, would be counted by a marker of its own.
+    let carriers = Accumulator::marked(tables.carriers.clone(), tables.carriers)?;
+    let planes = tables.planes;
+    let processors =
+        move |lane: &LaneContext| Airfield { lane: lane.clone(), planes: planes.clone(), carriers: carriers.clone() };
     Consumer::run(Worker::builder(application, stream, leases, processors)).await
 }

@@ -65,15 +65,18 @@ pub struct Arguments {
 
 impl Arguments {
     /// What this process is to consume, if it is the consumer.
-    pub fn consumer(&self) -> Option<Consumer> {
-        let [endpoint, name] = self.consume.as_deref()? else { return None };
+    ///
+    /// # Errors
+    /// Where a table is not there.
+    pub async fn consumer(&self) -> Result<Option<Consumer>> {
+        let Some([endpoint, name]) = self.consume.as_deref() else { return Ok(None) };
         let client = dynamodb(&self.dynamodb);
-        Some(Consumer {
+        Ok(Some(Consumer {
             stream: KinesisStream::new(&local_client(endpoint), STREAM),
             leases: DynamoLeaseStore::new(&client, format!("{name}-leases")),
-            tables: Tables::new(&client, name),
+            tables: Tables::open(&client, name).await?,
             application: format!("{name}-leases"),
-        })
+        }))
     }
 }
 

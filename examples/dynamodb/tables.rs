@@ -35,10 +35,14 @@ const NAMES: [&str; 3] = ["planes", "carriers", "positions"];
 
 impl Tables {
     /// Those with this in their names.
-    pub fn new(client: &Client, name: &str) -> Self {
-        let [planes, carriers, positions] =
-            NAMES.map(|table| IdempotentTable::new(client, format!("{name}-{table}"), ID));
-        Self { planes, carriers, positions }
+    ///
+    /// # Errors
+    /// Where one of them is not there.
+    pub async fn open(client: &Client, name: &str) -> Result<Self> {
+        let open = async |table| IdempotentTable::open(client, format!("{name}-{table}")).await;
+        let [planes, carriers, positions] = NAMES;
+        let (planes, carriers, positions) = (open(planes).await?, open(carriers).await?, open(positions).await?);
+        Ok(Self { planes, carriers, positions })
     }
 
     /// The aircraft and where they are.
@@ -109,5 +113,5 @@ pub async fn create(client: &Client, name: &str) -> Result<Tables> {
         created.with_context(|| format!("cannot create the table {table}; does the endpoint answer?"))?;
         client.wait_until_table_exists().table_name(&table).wait(Duration::from_secs(30)).await?;
     }
-    Ok(Tables::new(client, name))
+    Tables::open(client, name).await
 }

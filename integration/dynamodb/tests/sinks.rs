@@ -32,7 +32,7 @@ fn record(position: u64) -> UserRecord {
 
 async fn table(engine: &Engine, name: &str) -> IdempotentTable {
     create_table(&engine.client(), name, "id").await.expect("a new table");
-    IdempotentTable::new(&engine.client(), name, "id")
+    IdempotentTable::open(&engine.client(), name).await.expect("opened")
 }
 
 fn outcomes(report: &Report) -> Vec<Result<Applied, bool>> {
@@ -91,9 +91,11 @@ async fn an_item_that_is_refused_fails_alone() {
     let (version, error) = report.first_failure().expect("a failure");
     assert_eq!(version, Version::from(&record(2)));
     assert!(error.to_string().contains("PutItem on table `poisoned`"), "{error}");
-    let nowhere = IdempotentTable::new(&engine.client(), "nowhere", "id");
-    let report = nowhere.upsert_if_newer(vec![good(1, "a"), good(2, "a")]).await;
+    engine.client().delete_table().table_name("poisoned").send().await.expect("deleted");
+    let report = table.upsert_if_newer(vec![good(1, "a"), good(2, "a")]).await;
     assert_eq!(outcomes(&report), [Err(false), Err(false)], "the record is not to blame");
+    let error = IdempotentTable::open(&engine.client(), "nowhere").await.expect_err("there is none").to_string();
+    assert!(error.contains("table `nowhere`"), "{error}");
 }
 
 fn delta(position: u64, id: &str, n: i64) -> Delta {
@@ -104,7 +106,7 @@ fn delta(position: u64, id: &str, n: i64) -> Delta {
 async fn each_record_is_counted_once() {
     let engine = Engine::start().await.expect("an engine");
     let table = table(&engine, "counts").await;
-    let accumulator = Accumulator::marked(table.clone(), table.clone());
+    let accumulator = Accumulator::marked(table.clone(), table.clone()).expect("a key of text");
     let count = async |deltas| outcomes(&accumulator.accumulate(deltas, false).await);
     assert_eq!(count(vec![delta(1, "a", 1), delta(2, "a", 2), delta(3, "b", 3)]).await, [Ok(Done); 3]);
     // Other borders: two were counted, one was not.
@@ -118,7 +120,7 @@ async fn each_record_is_counted_once() {
 async fn a_record_that_cannot_be_counted_holds_back_the_later_ones_of_its_item() {
     let engine = Engine::start().await.expect("an engine");
     let table = table(&engine, "counts").await;
-    let accumulator = Accumulator::marked(table.clone(), table.clone());
+    let accumulator = Accumulator::marked(table.clone(), table.clone()).expect("a key of text");
     let count = async |deltas| outcomes(&accumulator.accumulate(deltas, false).await);
     let word = Write::new(&record(1), [("id", text("a")), ("word", text("no number"))]);
     assert_eq!(outcomes(&table.upsert_if_newer(vec![word]).await), [Ok(Done)]);
@@ -137,7 +139,7 @@ async fn a_record_that_cannot_be_counted_holds_back_the_later_ones_of_its_item()
 }
 
 async fn exactly_once(engine: &Engine) -> ExactlyOnce {
-    let positions = IdempotentTable::new(&engine.client(), "positions", "id");
+    let positions = IdempotentTable::open(&engine.client(), "positions").await.expect("opened");
     ExactlyOnce::open(positions, "delays/flights/shard", 0).await.expect("opened")
 }
 
@@ -204,7 +206,7 @@ async fn random_deliveries_end_as_if_each_record_had_come_once() {
         let newest = table(&engine, "newest").await;
         let (counts, _) = (table(&engine, "counts").await, table(&engine, "positions").await);
         let sums = table(&engine, "sums").await;
-        let accumulator = Accumulator::marked(counts.clone(), counts);
+        let accumulator = Accumulator::marked(counts.clone(), counts).expect("a key of text");
         let mut random = Random(seed);
         let all: Vec<(UserRecord, String)> = (0..120).map(|at| (record(at), format!("k{}", random.below(9)))).collect();
         let (mut done, mut workers) = (0, vec![exactly_once(&engine).await]);

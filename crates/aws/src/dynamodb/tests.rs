@@ -359,7 +359,8 @@ async fn a_reset_takes_the_lease_away_and_leaves_what_else_is_known() {
 
 #[tokio::test]
 async fn a_look_at_leases_and_workers_is_one_scan() {
-    let worker = json!({"leaseKey": {"S": "w"}, "entityType": {"S": "WORKER_METRIC_STATS"}, "lut": {"N": "1700000000"}});
+    let worker =
+        json!({"leaseKey": {"S": "w"}, "entityType": {"S": "WORKER_METRIC_STATS"}, "lut": {"N": "1700000000"}});
     let script = Script::new([Answer::Json(json!({"Items": [java_lease(), worker]}))]);
     let (listing, workers) = store(&script).look().await.expect("scripted");
     assert_eq!(listing.leases, [as_seen()]);

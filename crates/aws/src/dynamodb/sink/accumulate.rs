@@ -71,6 +71,9 @@ enum Redriven {
 /// A dead letter that is redriven is older than what was counted since. So either no later record of its key is processed meanwhile
 /// (key quarantine), or redriven records are counted by markers, items of their own. Which of them is to be said when an accumulator is
 /// made.
+///
+/// Count last: a record that is given up on since something else of it could not be written must not have been counted before, or
+/// it is counted again when it is redriven.
 #[derive(Clone, Debug)]
 pub struct Accumulator {
     table: IdempotentTable,
@@ -86,10 +89,14 @@ impl Accumulator {
         if policy.quarantine() { Ok(Self { table, redriven: Redriven::InOrder }) } else { Err(NoQuarantine) }
     }
 
-    /// For workers with any policy. A redriven record is counted together with a new item of `markers`, whose partition key is text
-    /// and which has no sort key; it may be `table` itself. That costs four write units for each of them.
-    pub const fn marked(table: IdempotentTable, markers: IdempotentTable) -> Self {
-        Self { table, redriven: Redriven::Marked(markers) }
+    /// For workers with any policy. A redriven record is counted together with a new item of `markers`, which may be `table` itself.
+    /// That costs four write units for each of them.
+    ///
+    /// # Errors
+    /// If the key of `markers` is not one attribute of text.
+    pub fn marked(table: IdempotentTable, markers: IdempotentTable) -> Result<Self, WriteError> {
+        markers.text_key()?;
+        Ok(Self { table, redriven: Redriven::Marked(markers) })
     }
 
     /// Counts records. `redriven` is whether they were dead letters, as `LaneContext::redrive` says.
@@ -261,7 +268,7 @@ fn settled(
 
 /// An item that says that something has happened.
 pub(super) fn marker(markers: &IdempotentTable, what: &str) -> Item {
-    [(markers.inner.keys[0].clone(), string(what))].into()
+    [(markers.inner.keys[0].name.clone(), string(what))].into()
 }
 
 /// What came of adding.

@@ -85,11 +85,10 @@ pub struct ExactlyOnce {
 }
 
 impl ExactlyOnce {
-    /// Reads how far a shard is done. `positions` has a partition key that is text, and no sort key; `name` names application, stream
-    /// and shard, such as `delays/flights/shardId-000000000000`; `lane` is the lane that the processor is for.
+    /// Reads how far a shard is done. The key of `positions` is one attribute of text; `name` names application, stream and shard, such as `delays/flights/shardId-000000000000`; `lane` is the lane that the processor is for.
     ///
     /// # Errors
-    /// For another lane than the first; where the position cannot be read.
+    /// For another lane than the first; for a table with another key; where the position cannot be read.
     ///
     /// # Cancel safety
     /// Only reads.
@@ -99,6 +98,7 @@ impl ExactlyOnce {
                 "there is one position for each shard, and this is another lane than the first; configure one lane";
             return Err(WriteError::invalid(message));
         }
+        positions.text_key()?;
         let mut this = Self { positions, name: name.into(), position: None };
         this.position = this.read().await?;
         Ok(this)
@@ -208,7 +208,7 @@ impl ExactlyOnce {
     }
 
     fn key(&self) -> Item {
-        [(self.positions.inner.keys[0].clone(), string(&self.name))].into()
+        [(self.positions.inner.keys[0].name.clone(), string(&self.name))].into()
     }
 
     /// The first of these steps has failed, and the rest was not tried.
@@ -305,12 +305,7 @@ mod tests {
 
     use super::*;
 
-    /// Nobody asks it anything.
-    static TABLE: LazyLock<IdempotentTable> = LazyLock::new(|| {
-        let config = aws_sdk_dynamodb::Config::builder()
-            .behavior_version(aws_sdk_dynamodb::config::BehaviorVersion::v2026_01_12());
-        IdempotentTable::new(&aws_sdk_dynamodb::Client::from_conf(config.build()), "t", "id")
-    });
+    static TABLE: LazyLock<IdempotentTable> = LazyLock::new(IdempotentTable::unasked);
 
     fn step(version: u64, changes: &[(&str, Option<i64>)]) -> Step {
         let position = ExtendedSequenceNumber::new(version.into(), 0);

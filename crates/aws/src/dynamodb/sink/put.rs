@@ -100,7 +100,7 @@ impl IdempotentTable {
         item.insert(inner.version.clone(), version.to_attribute());
         let mut placeholders = Placeholders::default();
         let condition = match wins {
-            Wins::First => Condition::Absent(&inner.keys[0]),
+            Wins::First => Condition::Absent(&inner.keys[0].name),
             Wins::Newest => Condition::Any(vec![
                 Condition::Absent(&inner.version),
                 Condition::Below(&inner.version, version.to_attribute()),

@@ -8,10 +8,10 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::AsyncSleep;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::types::AttributeValue;
-use shardwell_core::UserRecord;
+use aws_sdk_dynamodb::types::{AttributeValue, KeySchemaElement, KeyType, ScalarAttributeType, TableDescription};
+use shardwell_core::{StoreError, StoreErrorKind, UserRecord};
 
-use super::super::error::Target;
+use super::super::error::{Operation, Target};
 use super::super::item::Item;
 use super::{Version, WriteError};
 
@@ -30,7 +30,7 @@ pub(super) const DELETED: &str = "shardwellDeleted";
 /// A table that records are written to, each so that it may be written again. Clones are cheap.
 ///
 /// It takes over the configuration of an SDK client, and sets retries (4 attempts) and time-outs (5 s for an attempt) itself.
-/// Permissions: `dynamodb:PutItem` and `UpdateItem`; for [`ExactlyOnce`](super::ExactlyOnce) `GetItem` too, and to delete items
+/// Permissions: `dynamodb:DescribeTable`, `PutItem` and `UpdateItem`; for [`ExactlyOnce`](super::ExactlyOnce) `GetItem` too, and to delete items
 /// `DeleteItem`.
 #[derive(Clone)]
 pub struct IdempotentTable {
@@ -41,39 +41,68 @@ pub struct IdempotentTable {
 pub(super) struct Inner {
     pub(super) client: Client,
     pub(super) target: Target,
-    /// The attributes of the key.
-    pub(super) keys: Vec<String>,
+    /// The attributes of the key: that of the partition first.
+    pub(super) keys: Vec<Key>,
     pub(super) version: String,
 }
 
+/// An attribute of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) name: String,
+    pub(super) kind: ScalarAttributeType,
+}
+
+/// The key of a table.
+fn keys(table: &TableDescription) -> Vec<Key> {
+    let kind = |name: &str| {
+        let defined = table.attribute_definitions().iter().find(|attribute| attribute.attribute_name() == name);
+        defined.map(|attribute| attribute.attribute_type().clone())
+    };
+    let mut schema: Vec<_> = table.key_schema().iter().collect();
+    schema.sort_by_key(|element| *element.key_type() != KeyType::Hash);
+    let key = |element: &&KeySchemaElement| {
+        let name = element.attribute_name().to_owned();
+        Some(Key { kind: kind(&name)?, name })
+    };
+    schema.iter().filter_map(key).collect()
+}
+
 impl IdempotentTable {
-    /// A table whose items are told apart by the attribute `partition_key`.
+    /// The table of this name, whose key it reads there.
     ///
-    /// # Panics
-    /// Never with a client that the SDK has accepted.
-    pub fn new(client: &Client, table: impl Into<String>, partition_key: impl Into<String>) -> Self {
+    /// # Errors
+    /// Where there is no such table, or it cannot be described.
+    ///
+    /// # Cancel safety
+    /// Only reads.
+    pub async fn open(client: &Client, table: impl Into<String>) -> Result<Self, WriteError> {
         let config = client.config().to_builder();
         let config = config
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
             .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build())
             .build();
-        let region = config.region().map(ToString::to_string);
-        let inner = Inner {
-            client: Client::from_conf(config),
-            target: Target { table: table.into(), region },
-            keys: vec![partition_key.into()],
-            version: VERSION.to_owned(),
-        };
-        Self { inner: Arc::new(inner) }
+        let target = Target { table: table.into(), region: config.region().map(ToString::to_string) };
+        let client = Client::from_conf(config);
+        let described = client.describe_table().table_name(&target.table).send().await;
+        let described = described.map_err(|error| target.error(Operation::DescribeTable, error))?.table;
+        let keys = described.as_ref().map(keys).unwrap_or_default();
+        if keys.is_empty() {
+            let message = format!("{target} tells no key; what answers there is not DynamoDB");
+            return Err(StoreError::new(StoreErrorKind::Unusable, message).into());
+        }
+        Ok(Self { inner: Arc::new(Inner { client, target, keys, version: VERSION.to_owned() }) })
     }
 
-    /// Tells the attribute that tells apart the items of a partition key. Default: there is none.
-    #[must_use]
-    pub fn with_sort_key(mut self, name: impl Into<String>) -> Self {
-        let inner = Arc::make_mut(&mut self.inner);
-        inner.keys.truncate(1);
-        inner.keys.push(name.into());
-        self
+    /// Needs one attribute of text that is the whole key: what positions and markers are told apart by.
+    pub(super) fn text_key(&self) -> Result<&str, WriteError> {
+        match &self.inner.keys[..] {
+            [Key { name, kind: ScalarAttributeType::S }] => Ok(name),
+            _ => {
+                let message = format!("{} needs a partition key that is text, and no sort key", self.inner.target);
+                Err(StoreError::new(StoreErrorKind::Unusable, message).into())
+            }
+        }
     }
 
     /// Sets the attribute that holds an item's version. Default: `shardwellVersion`.
@@ -90,21 +119,32 @@ impl IdempotentTable {
 
     /// The key of an item, so that equal keys are equal text.
     pub(super) fn key(&self, item: &Item) -> Result<ItemKey, WriteError> {
-        let part = |name: &String| {
+        let part = |key: &Key| {
+            let Key { name, kind } = key;
             let value = item.get(name);
             let value =
                 value.ok_or_else(|| WriteError::invalid(format!("the item has no attribute `{name}`, its key")))?;
-            Ok(match value {
-                AttributeValue::S(text) => format!("S{}:{text}", text.len()),
-                AttributeValue::N(number) if is_plain_integer(number) => format!("N{}:{number}", number.len()),
-                AttributeValue::B(bytes) => format!("B{}:{:02x?}", bytes.as_ref().len(), bytes.as_ref()),
-                AttributeValue::N(number) => {
+            Ok(match (kind, value) {
+                (ScalarAttributeType::S, AttributeValue::S(text)) if !text.is_empty() => {
+                    format!("S{}:{text}", text.len())
+                }
+                (ScalarAttributeType::N, AttributeValue::N(number)) if is_plain_integer(number) => {
+                    format!("N{}:{number}", number.len())
+                }
+                (ScalarAttributeType::B, AttributeValue::B(bytes)) if !bytes.as_ref().is_empty() => {
+                    format!("B{}:{:02x?}", bytes.as_ref().len(), bytes.as_ref())
+                }
+                (ScalarAttributeType::N, AttributeValue::N(number)) => {
                     return Err(WriteError::invalid(format!(
                         "`{number}` is no number for a key here: the same number must always be the same text, so write plain \
                          integers"
                     )));
                 }
-                _ => return Err(WriteError::invalid(format!("`{name}` is a key, and no text, number or bytes"))),
+                _ => {
+                    let message =
+                        format!("`{name}` of the item is no key: {} that is not empty is wanted", kind.as_str());
+                    return Err(WriteError::invalid(message));
+                }
             })
         };
         let parts: Vec<String> = self.inner.keys.iter().map(part).collect::<Result<_, _>>()?;
@@ -113,7 +153,8 @@ impl IdempotentTable {
 
     /// The attributes of an item that are its key.
     pub(super) fn key_of(&self, item: &Item) -> Item {
-        item.iter().filter(|(name, _)| self.inner.keys.contains(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
+        let is_key = |name: &str| self.inner.keys.iter().any(|key| key.name == name);
+        item.iter().filter(|(name, _)| is_key(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
     }
 
     /// Waits as the SDK does.
@@ -177,6 +218,19 @@ impl Write {
         let mut write = Self::new(record, key);
         write.item.insert(DELETED.to_owned(), AttributeValue::Bool(true));
         write
+    }
+}
+
+#[cfg(test)]
+impl IdempotentTable {
+    /// A table that nobody asks anything.
+    pub(super) fn unasked() -> Self {
+        let config = aws_sdk_dynamodb::Config::builder();
+        let config = config.behavior_version(aws_sdk_dynamodb::config::BehaviorVersion::v2026_01_12());
+        let keys = vec![Key { name: "id".to_owned(), kind: ScalarAttributeType::S }];
+        let target = Target { table: "t".to_owned(), region: None };
+        let client = Client::from_conf(config.build());
+        Self { inner: Arc::new(Inner { client, target, keys, version: VERSION.to_owned() }) }
     }
 }
 
