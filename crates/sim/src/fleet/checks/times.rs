@@ -322,16 +322,17 @@ impl State {
     /// L4: whoever has stopped in order leaves nothing behind. What it was given in the last moment is taken back.
     fn check_stopped(&mut self, leases: &[Lease]) {
         let (now, unwritable) = (self.now, self.times.unwritable);
-        self.times.stopped.retain(|_, at| now.since(*at) < RECOVERY);
+        let mut stopped = std::mem::take(&mut self.times.stopped);
+        // What another process of the same id has, or has left by dying, is nothing of the one that stopped.
+        stopped.retain(|id, at| now.since(*at) < RECOVERY && !self.is_there(id));
         let long_ago = |at: Monotonic| now.since(at) > 2 * SLACK && at.since(unwritable) > RECOVERY;
-        let stopped: Vec<WorkerId> =
-            self.times.stopped.iter().filter(|(_, at)| long_ago(**at)).map(|(id, _)| id.clone()).collect();
         for lease in leases.iter().filter(|lease| !lease.is_finished()) {
-            let Some(id) = stopped.iter().find(|id| lease.actual_owner() == Some(id)) else { continue };
-            if !self.is_there(id) {
+            let owner = lease.actual_owner().and_then(|owner| stopped.get_key_value(owner));
+            if let Some((id, _)) = owner.filter(|(_, at)| long_ago(**at)) {
                 self.violated(Invariant::L4, format!("{id} has stopped, and leaves {}", show(lease)));
             }
         }
+        self.times.stopped = stopped;
     }
 
     /// L7, while every worker consumes every stream.
