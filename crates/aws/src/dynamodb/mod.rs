@@ -1,19 +1,21 @@
 //! Amazon DynamoDB: a lease table that Java KCL 3.5 workers share, and, in `sink`, tables that processors write to.
 //!
 //! ```text
-//!  store ── the seam, a request each ──► expression (conditions, changes) ──► clients (a role each)
-//!    │                                                                            │
-//!    └── prepare: the table, its index, how far the fleet has migrated            ▼
-//!  item/ ── what is in the table: leases, workers, the leader lock ◄─────────── answers
+//!  store ── the seam ──► change (what is written to a lease, and when) ──► requests ──► clients (a role each)
+//!    │                                                                        │
+//!    └── prepare: the table, its index, how far the fleet has migrated        ▼
+//!  item/ ── what is in the table: leases, workers, the leader lock ◄──────── answers
 //! ```
 
 mod capacity;
+mod change;
 mod clients;
 mod error;
 mod expression;
 mod item;
 mod migration;
 mod prepare;
+mod requests;
 pub mod sink;
 mod store;
 mod table;

@@ -14,9 +14,10 @@ use shardwell_core::{StoreError, StoreErrorKind};
 use tracing::info;
 
 use super::error::Operation;
+use super::item::is_lease;
 use super::item::{Item, KEY};
 use super::migration::{self, Fleet};
-use super::store::{Inner, is_lease};
+use super::requests::Requests;
 use super::table::{self, INDEX};
 
 /// How often it is looked whether the table, or its index, can be used.
@@ -26,7 +27,7 @@ const POLL: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 /// Creates what is missing, waits until it can be used, and sees whether the fleet may be joined.
-pub(super) async fn prepare(inner: &Inner) -> Result<(), StoreError> {
+pub(super) async fn prepare(inner: &Requests) -> Result<(), StoreError> {
     let found = match describe(inner, &inner.target.table).await? {
         Some(found) => found,
         None => {
@@ -44,7 +45,7 @@ pub(super) async fn prepare(inner: &Inner) -> Result<(), StoreError> {
     until_usable(inner).await.map(drop)
 }
 
-async fn describe(inner: &Inner, table: &str) -> Result<Option<TableDescription>, StoreError> {
+async fn describe(inner: &Requests, table: &str) -> Result<Option<TableDescription>, StoreError> {
     match inner.clients.control.describe_table().table_name(table).send().await {
         Ok(answer) => Ok(answer.table),
         Err(error) if error.as_service_error().is_some_and(DescribeTableError::is_resource_not_found_exception) => {
@@ -54,7 +55,7 @@ async fn describe(inner: &Inner, table: &str) -> Result<Option<TableDescription>
     }
 }
 
-async fn create(inner: &Inner) -> Result<(), StoreError> {
+async fn create(inner: &Requests) -> Result<(), StoreError> {
     let (settings, target) = (&inner.settings, &inner.target);
     let invalid = |error: BuildError| StoreError::new(StoreErrorKind::Invalid, format!("{target}: {error}"));
     let request = inner
@@ -88,7 +89,7 @@ async fn create(inner: &Inner) -> Result<(), StoreError> {
 }
 
 /// A table of another shape is somebody else's.
-fn check_keys(inner: &Inner, found: &TableDescription) -> Result<(), StoreError> {
+fn check_keys(inner: &Requests, found: &TableDescription) -> Result<(), StoreError> {
     let keys: Vec<&KeySchemaElement> = found.key_schema().iter().collect();
     let is_ours = matches!(&*keys, [only] if only.attribute_name() == KEY && *only.key_type() == KeyType::Hash);
     if is_ours {
@@ -104,7 +105,7 @@ fn check_keys(inner: &Inner, found: &TableDescription) -> Result<(), StoreError>
 }
 
 /// What is seen of the fleet that the table is of.
-async fn fleet(inner: &Inner, has_index: bool) -> Result<Fleet, StoreError> {
+async fn fleet(inner: &Requests, has_index: bool) -> Result<Fleet, StoreError> {
     let ours = async |key| inner.get(super::capacity::Purpose::Coordination, key).await;
     let version = migration::version_of(ours(migration::CLIENT_VERSION).await?.as_ref());
     let tables = migration::tables_of(ours(migration::TABLE_MIGRATION).await?.as_ref());
@@ -119,7 +120,7 @@ async fn fleet(inner: &Inner, has_index: bool) -> Result<Fleet, StoreError> {
     Ok(Fleet { version, tables, has_legacy_table, has_index, has_leases })
 }
 
-async fn legacy_item(inner: &Inner, table: &str) -> Result<Option<Item>, StoreError> {
+async fn legacy_item(inner: &Requests, table: &str) -> Result<Option<Item>, StoreError> {
     let key = AttributeValue::S(migration::CLIENT_VERSION.to_owned());
     let request = inner.clients.items.get_item().table_name(table).consistent_read(true);
     let answer = request.set_key(Some(Item::from([(migration::LEGACY_KEY.to_owned(), key)]))).send().await;
@@ -127,7 +128,7 @@ async fn legacy_item(inner: &Inner, table: &str) -> Result<Option<Item>, StoreEr
 }
 
 /// Adds the index to a table that was made without it. What it costs goes by how the table is paid for.
-async fn add_index(inner: &Inner, found: &TableDescription) -> Result<(), StoreError> {
+async fn add_index(inner: &Requests, found: &TableDescription) -> Result<(), StoreError> {
     let target = &inner.target;
     let invalid = |error: BuildError| StoreError::new(StoreErrorKind::Invalid, format!("{target}: {error}"));
     let is_on_demand = found.billing_mode_summary().and_then(|summary| summary.billing_mode());
@@ -161,7 +162,7 @@ async fn add_index(inner: &Inner, found: &TableDescription) -> Result<(), StoreE
 }
 
 /// Waits until table and index can be used.
-async fn until_usable(inner: &Inner) -> Result<TableDescription, StoreError> {
+async fn until_usable(inner: &Requests) -> Result<TableDescription, StoreError> {
     let polls = LONGEST.as_millis() / POLL.as_millis();
     for _ in 0..polls {
         if let Some(found) = describe(inner, &inner.target.table).await? {

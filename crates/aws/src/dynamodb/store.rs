@@ -1,38 +1,29 @@
 //! The seam to the lease table, a request for each call.
 
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_sdk_dynamodb::config::AsyncSleep;
-use aws_sdk_dynamodb::config::http::HttpResponse;
-use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_dynamodb::operation::delete_item::{DeleteItemError, DeleteItemOutput};
-use aws_sdk_dynamodb::operation::put_item::{PutItemError, PutItemOutput};
-use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
-use aws_sdk_dynamodb::types::{
-    ConsumedCapacity, ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure,
-};
-use aws_sdk_dynamodb::{Client, Config};
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use shardwell_core::{
-    Assignment, CheckpointWrite, Conditional, Created, Eviction, FleetSettings, HandoffStart, LeaderLock, Lease,
-    LeaseKey, LeaseListing, LeaseMeta, LeaseStore, MetricsWrite, PendingWrite, RenewOutcome, Renewal, Renewed, Reset,
-    Seen, StoreError, StoreErrorKind, StreamIdentity, WorkerId, WorkerMetrics,
+    Assignment, Conditional, Created, Eviction, FleetSettings, HandoffStart, LeaderLock, Lease, LeaseKey, LeaseListing,
+    LeaseMeta, LeaseStore, MetricsWrite, RenewOutcome, Renewal, Renewed, Reset, Seen, StoreError, StoreErrorKind,
+    StreamIdentity, WorkerId, WorkerMetrics,
 };
-use tracing::warn;
 
 use super::capacity::{Purpose, charged};
+use super::change::{as_seen, checkpointing, is_there, renewing};
 use super::clients::{self, Clients, DynamoTimeouts};
 use super::error::{Operation, Target};
-use super::expression::{Condition, Placeholders, Rendered, Update};
+use super::expression::{Condition, Placeholders, Update};
 use super::item::{
-    ENTITY_TYPE, Item, KEY, Unreadable, coordinator, entity_type, hexadecimal, key, key_of, lease, number, string,
-    strings, worker,
+    ENTITY_TYPE, Item, KEY, coordinator, entity_type, hexadecimal, is_lease, key_of, lease, number, string, strings,
+    worker,
 };
+use super::requests::Requests;
 use super::table::{INDEX, TableSettings};
 
 /// How many renewals are under way at once: with 10 ms each, a worker renews 20,000 leases in a third of a lease duration.
@@ -59,18 +50,7 @@ const CONCURRENT_RENEWALS: usize = 64;
 /// as far as they are used, `UpdateTable`, `TagResource` and `UpdateContinuousBackups`.
 #[derive(Clone)]
 pub struct DynamoLeaseStore {
-    pub(super) inner: Arc<Inner>,
-}
-
-#[derive(Clone)]
-pub(super) struct Inner {
-    base: Config,
-    dedicated: Option<Config>,
-    timeouts: DynamoTimeouts,
-    pub(super) clients: Clients,
-    pub(super) target: Target,
-    pub(super) settings: TableSettings,
-    pub(super) adopts_2x_tables: bool,
+    pub(super) inner: Arc<Requests>,
 }
 
 impl DynamoLeaseStore {
@@ -83,7 +63,7 @@ impl DynamoLeaseStore {
         let base = client.config().clone();
         let region = base.region().map(ToString::to_string);
         let timeouts = DynamoTimeouts::default();
-        let inner = Inner {
+        let inner = Requests {
             clients: Clients::new(&base, &timeouts),
             base,
             dedicated: None,
@@ -129,9 +109,26 @@ impl DynamoLeaseStore {
         &self.inner.target.table
     }
 
-    fn changed(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+    fn changed(mut self, change: impl FnOnce(&mut Requests)) -> Self {
         change(Arc::make_mut(&mut self.inner));
         self
+    }
+
+    async fn renew_one(&self, worker: &WorkerId, renewal: &Renewal) -> RenewOutcome {
+        let change = renewing(worker, renewal);
+        let answer =
+            self.inner.update(&self.inner.clients.renew, Purpose::Renewals, renewal.key.as_str(), change).await;
+        let row = |item: &Item| if is_lease(item) { self.inner.lease(item).map(Some) } else { Ok(None) };
+        let (is_applied, row) = match answer {
+            Ok(Ok(item)) => (true, row(&item)),
+            Ok(Err(item)) => (false, item.as_ref().map_or(Ok(None), row)),
+            Err(error) => return RenewOutcome::Unknown(error),
+        };
+        match row {
+            Ok(Some(row)) if is_applied || renewal.was_applied(&row) => RenewOutcome::applied(row),
+            Ok(row) => RenewOutcome::Lost(row),
+            Err(error) => RenewOutcome::Unknown(error),
+        }
     }
 }
 
@@ -147,260 +144,12 @@ impl fmt::Display for DynamoLeaseStore {
     }
 }
 
-impl Inner {
-    /// Waits as the SDK does.
-    pub(super) async fn sleep(&self, time: Duration) -> Result<(), StoreError> {
-        let Some(sleep) = self.base.sleep_impl() else {
-            let message = "the client has no way to sleep; give its configuration a `sleep_impl`";
-            return Err(StoreError::new(StoreErrorKind::Invalid, message));
-        };
-        sleep.sleep(time).await;
-        Ok(())
-    }
-
-    pub(super) async fn get(&self, purpose: Purpose, of: &str) -> Result<Option<Item>, StoreError> {
-        let request = self.clients.items.get_item().table_name(&self.target.table).set_key(Some(key(of)));
-        let request = request.consistent_read(true).return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = request.send().await.map_err(|error| self.target.error(Operation::GetItem, error))?;
-        charged(&self.target.table, purpose, answer.consumed_capacity());
-        Ok(answer.item)
-    }
-
-    /// Writes an item if the condition holds; tells whether it did.
-    async fn put(&self, purpose: Purpose, item: Item, condition: Condition<'_>) -> Result<bool, StoreError> {
-        let mut placeholders = Placeholders::default();
-        let condition = condition.render(&mut placeholders);
-        let request = self.clients.items.put_item().table_name(&self.target.table).set_item(Some(item));
-        let request = request
-            .condition_expression(condition)
-            .set_expression_attribute_names(placeholders.names())
-            .set_expression_attribute_values(placeholders.values())
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let refused = |error: &PutItemError| error.is_conditional_check_failed_exception().then_some(());
-        let answer = request.send().await;
-        let written = self.written(Operation::PutItem, purpose, answer, PutItemOutput::consumed_capacity, refused)?;
-        Ok(written.is_ok())
-    }
-
-    /// Changes an item. Gives it as it is after that, or as it is where the condition does not hold.
-    async fn update(
-        &self,
-        client: &Client,
-        purpose: Purpose,
-        of: &str,
-        change: Rendered,
-    ) -> Result<Result<Item, Option<Item>>, StoreError> {
-        let request = client.update_item().table_name(&self.target.table).set_key(Some(key(of)));
-        let request = request
-            .update_expression(change.update)
-            .condition_expression(change.condition)
-            .set_expression_attribute_names(change.placeholders.names())
-            .set_expression_attribute_values(change.placeholders.values())
-            .return_values(ReturnValue::AllNew)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let refused = |error: &UpdateItemError| match error {
-            UpdateItemError::ConditionalCheckFailedException(failed) => Some(failed.item.clone()),
-            _ => None,
-        };
-        let answer = request.send().await;
-        let written =
-            self.written(Operation::UpdateItem, purpose, answer, UpdateItemOutput::consumed_capacity, refused)?;
-        Ok(written.map(|answer| answer.attributes.unwrap_or_default()))
-    }
-
-    async fn delete(&self, purpose: Purpose, of: &str, condition: Option<Condition<'_>>) -> Result<bool, StoreError> {
-        let mut placeholders = Placeholders::default();
-        let condition = condition.map(|condition| condition.render(&mut placeholders));
-        let request = self.clients.items.delete_item().table_name(&self.target.table).set_key(Some(key(of)));
-        let request = request
-            .set_condition_expression(condition)
-            .set_expression_attribute_names(placeholders.names())
-            .set_expression_attribute_values(placeholders.values())
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let refused = |error: &DeleteItemError| error.is_conditional_check_failed_exception().then_some(());
-        let answer = request.send().await;
-        let written =
-            self.written(Operation::DeleteItem, purpose, answer, DeleteItemOutput::consumed_capacity, refused)?;
-        Ok(written.is_ok())
-    }
-
-    /// Every item of the table.
-    pub(super) async fn scan(&self) -> Result<Vec<Item>, StoreError> {
-        let request = self.clients.items.scan().table_name(&self.target.table);
-        let request = request.return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let mut pages = request.into_paginator().send();
-        let mut items = Vec::new();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| self.target.error(Operation::Scan, error))?;
-            charged(&self.target.table, Purpose::Listings, page.consumed_capacity());
-            items.extend(page.items.unwrap_or_default());
-        }
-        Ok(items)
-    }
-
-    fn leases_in(&self, items: &[Item]) -> LeaseListing {
-        let mut listing = LeaseListing::default();
-        for item in items.iter().filter(|item| is_lease(item)) {
-            match lease::read(item) {
-                Ok(lease) => listing.leases.push(lease),
-                Err(why) => {
-                    let key = key_of(item).unwrap_or_default();
-                    warn!(table = self.target.table, key, %why, "a lease cannot be read");
-                    listing.unreadable.push(LeaseKey::from(key));
-                }
-            }
-        }
-        listing.leases.sort_by(|a, b| a.key.cmp(&b.key));
-        listing.unreadable.sort();
-        listing
-    }
-
-    fn workers_in(&self, items: &[Item]) -> Vec<WorkerMetrics> {
-        let mut workers = Vec::new();
-        for item in items.iter().filter(|item| entity_type(item) == Some(worker::TYPE)) {
-            match worker::read(item) {
-                Ok(metrics) => workers.push(metrics),
-                // As a worker that writes none: it is given nothing.
-                Err(why) => {
-                    warn!(table = self.target.table, key = key_of(item), %why, "the metrics of a worker cannot be read");
-                }
-            }
-        }
-        workers.sort_by(|a, b| a.worker.cmp(&b.worker));
-        workers
-    }
-
-    /// What an item says, where it must be readable.
-    fn read<T>(&self, item: &Item, read: fn(&Item) -> Result<T, Unreadable>) -> Result<T, StoreError> {
-        read(item).map_err(|why| self.target.unreadable(key_of(item).unwrap_or_default(), &why))
-    }
-
-    /// What the item of this key says, if there is one.
-    async fn find<T>(&self, of: &str, read: fn(&Item) -> Result<T, Unreadable>) -> Result<Option<T>, StoreError> {
-        let item = self.get(Purpose::Coordination, of).await?;
-        item.map(|item| self.read(&item, read)).transpose()
-    }
-
-    /// A lease in an answer.
-    fn lease(&self, item: &Item) -> Result<Lease, StoreError> {
-        self.read(item, lease::read)
-    }
-
-    /// The answer to a write, and what it cost; the inner error is what `refused` makes of a condition that did not hold.
-    fn written<T, E, R>(
-        &self,
-        operation: Operation,
-        purpose: Purpose,
-        answer: Result<T, SdkError<E, HttpResponse>>,
-        capacity: fn(&T) -> Option<&ConsumedCapacity>,
-        refused: fn(&E) -> Option<R>,
-    ) -> Result<Result<T, R>, StoreError>
-    where
-        E: ProvideErrorMetadata + Error + Send + Sync + 'static,
-    {
-        match answer {
-            Ok(answer) => {
-                charged(&self.target.table, purpose, capacity(&answer));
-                Ok(Ok(answer))
-            }
-            Err(error) => match error.as_service_error().and_then(refused) {
-                Some(refused) => Ok(Err(refused)),
-                None => Err(self.target.error(operation, error)),
-            },
-        }
-    }
-
-    /// A conditional write of a lease.
-    async fn write(&self, key: &LeaseKey, change: Rendered) -> Result<Conditional, StoreError> {
-        match self.update(&self.clients.items, Purpose::Assignments, key.as_str(), change).await? {
-            Ok(item) => Ok(Conditional::Applied(self.lease(&item)?)),
-            Err(Some(item)) if is_lease(&item) => Ok(Conditional::Refused(Some(self.lease(&item)?))),
-            Err(_) => Ok(Conditional::Refused(None)),
-        }
-    }
-
-    async fn renew(&self, worker: &WorkerId, renewal: &Renewal) -> RenewOutcome {
-        let change = renewing(worker, renewal);
-        let answer = self.update(&self.clients.renew, Purpose::Renewals, renewal.key.as_str(), change).await;
-        let row = |item: &Item| if is_lease(item) { self.lease(item).map(Some) } else { Ok(None) };
-        let (is_applied, row) = match answer {
-            Ok(Ok(item)) => (true, row(&item)),
-            Ok(Err(item)) => (false, item.as_ref().map_or(Ok(None), row)),
-            Err(error) => return RenewOutcome::Unknown(error),
-        };
-        match row {
-            Ok(Some(row)) if is_applied || renewal.was_applied(&row) => RenewOutcome::applied(row),
-            Ok(row) => RenewOutcome::Lost(row),
-            Err(error) => RenewOutcome::Unknown(error),
-        }
-    }
-}
-
-/// Leases of an older KCL do not say what they are.
-pub(super) fn is_lease(item: &Item) -> bool {
-    entity_type(item).is_none_or(|kind| kind == lease::TYPE)
-}
-
-fn is_there() -> Condition<'static> {
-    Condition::All(vec![
-        Condition::Present(KEY),
-        Condition::Any(vec![Condition::Absent(ENTITY_TYPE), Condition::Is(ENTITY_TYPE, string(lease::TYPE))]),
-    ])
-}
-
-fn renewing(worker: &WorkerId, renewal: &Renewal) -> Rendered {
-    let mut update = Update::default();
-    update.set(lease::COUNTER, number(renewal.counter.saturating_add(1)));
-    update.set(lease::TOKEN, hexadecimal(renewal.token.get()));
-    if let Some(kbps) = renewal.throughput_kbps.filter(|kbps| kbps.is_finite()) {
-        update.set(lease::THROUGHPUT, lease::throughput_value(kbps));
-    }
-    if let Some(write) = &renewal.checkpoint {
-        checkpointing(&mut update, write);
-    }
-    let me = || string(worker.as_str());
-    update.when(Condition::All(vec![
-        Condition::Is(lease::COUNTER, number(renewal.counter)),
-        Condition::Any(vec![Condition::Is(lease::OWNER, me()), Condition::Is(lease::CHECKPOINT_OWNER, me())]),
-    ]))
-}
-
-fn checkpointing(update: &mut Update, write: &CheckpointWrite) {
-    let (checkpoint, sub_sequence) = write.checkpoint.to_stored();
-    update.set(lease::CHECKPOINT, string(checkpoint)).set(lease::SUB_SEQUENCE, number(sub_sequence));
-    update.set(lease::OWNER_SWITCHES, number(0));
-    let state = write.state.as_ref();
-    let state = state.map(|(version, data)| lease::state_value(write.checkpoint, *version, data));
-    update.put(lease::STATE, state);
-    let pending = match &write.pending {
-        PendingWrite::Clear => None,
-        PendingWrite::Set(pending) => Some(pending),
-    };
-    let stored = pending.map(|pending| pending.checkpoint.to_stored());
-    update.put(lease::PENDING, stored.as_ref().map(|(checkpoint, _)| string(checkpoint)));
-    update.put(lease::PENDING_SUB_SEQUENCE, stored.map(|(_, sub_sequence)| number(sub_sequence)));
-    let state = pending.and_then(|pending| pending.state.clone());
-    update.put(lease::PENDING_STATE, state.map(super::item::bytes));
-}
-
-fn as_seen(seen: &Seen) -> Condition<'static> {
-    let id = |worker: &Option<WorkerId>| worker.as_ref().map(|worker| string(worker.as_str()));
-    let mut conditions = vec![
-        is_there(),
-        Condition::as_seen(lease::OWNER, id(&seen.owner)),
-        Condition::as_seen(lease::CHECKPOINT_OWNER, id(&seen.checkpoint_owner)),
-    ];
-    conditions.extend(seen.counter.map(|counter| Condition::Is(lease::COUNTER, number(counter))));
-    Condition::All(conditions)
-}
-
 #[async_trait]
 impl LeaseStore for DynamoLeaseStore {
     fn dedicated(&self) -> Arc<dyn LeaseStore> {
         let base = self.inner.dedicated.clone().unwrap_or_else(|| clients::apart(&self.inner.base));
         let clients = Clients::new(&base, &self.inner.timeouts);
-        let inner = Inner { base, clients, ..Inner::clone(&self.inner) };
+        let inner = Requests { base, clients, ..Requests::clone(&self.inner) };
         Arc::new(Self { inner: Arc::new(inner) })
     }
 
@@ -455,7 +204,7 @@ impl LeaseStore for DynamoLeaseStore {
 
     fn renew<'a>(&'a self, worker: &'a WorkerId, renewals: Vec<Renewal>) -> BoxStream<'a, Renewed> {
         let renewed = move |renewal: Renewal| async move {
-            let outcome = self.inner.renew(worker, &renewal).await;
+            let outcome = self.renew_one(worker, &renewal).await;
             Renewed { key: renewal.key, outcome }
         };
         stream::iter(renewals).map(renewed).buffer_unordered(CONCURRENT_RENEWALS).boxed()

@@ -123,3 +123,8 @@ pub(super) fn key_of(item: &Item) -> Option<&str> {
 pub(super) fn entity_type(item: &Item) -> Option<&str> {
     item.get(ENTITY_TYPE)?.as_s().ok().map(String::as_str)
 }
+
+/// Leases of an older KCL do not say what they are.
+pub(super) fn is_lease(item: &Item) -> bool {
+    entity_type(item).is_none_or(|kind| kind == lease::TYPE)
+}
