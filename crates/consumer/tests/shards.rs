@@ -301,6 +301,8 @@ async fn a_shard_that_was_trimmed_whole_is_reported_and_its_children_go_on() {
     world.put(20, 20);
     let second = world.start(world.builder("second", &SimEnv::new(2, world.env.timestamp())));
     world.until_all_seen(secs(70)).await;
+    // Not before two syncs have seen that it may go.
+    world.env.sleep(secs(130)).await;
     second.stop().await.expect("a clean stop");
     assert!(!world.leases().await.iter().any(|lease| lease.key.as_str() == "shardId-000000000000"), "cleaned up");
 }

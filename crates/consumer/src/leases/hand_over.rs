@@ -1,7 +1,6 @@
 //! Handing over: the end of a lease's time at this worker, in order.
 
 use std::future::Future;
-use std::sync::Arc;
 
 use metrics::counter;
 use shardwell_core::{Assignment, Conditional, EnvExt, Eviction, Lease, Monotonic, RetryPolicy, StoreError, WorkerId};
@@ -51,11 +50,11 @@ pub(super) async fn pass_on(shared: &Shared, row: &Lease) -> Result<Passed, Stor
         match answer {
             // A renewal of this process was on its way. By another process with this worker's id it is not ours any more.
             Conditional::Refused(Some(newer)) if newer.actual_owner() == Some(&shared.worker) => {
-                let is_ours = |held: Arc<HeldLease>| newer.token.is_some_and(|token| held.wrote(token));
-                if !shared.held.get(&newer.key).is_some_and(is_ours) {
-                    return Ok(Passed::Gone);
+                let held = shared.held.get(&newer.key);
+                match held.and_then(|held| held.newest(newer)) {
+                    Some(newest) => row = newest,
+                    None => return Ok(Passed::Gone),
                 }
-                row = newer;
             }
             // Refused as well where the answer was lost: then this is what was written.
             Conditional::Refused(Some(newer)) if to.is_none() || newer.owner != to => return Ok(Passed::Gone),

@@ -49,6 +49,16 @@ struct Term {
     unresolved: Option<WriteToken>,
 }
 
+impl Term {
+    fn newest(&self, shown: Lease) -> Option<Lease> {
+        if shown.counter < self.image.counter {
+            return Some(self.image.clone());
+        }
+        let token = shown.token?;
+        (self.unresolved == Some(token) || self.image.token == Some(token)).then_some(shown)
+    }
+}
+
 impl HeldLease {
     /// A lease that was taken up with a write that started at `attempt` and left the row `image`.
     pub(crate) fn new(
@@ -127,10 +137,11 @@ impl HeldLease {
         }
     }
 
-    /// Whether a token is that of the newest write of this process, be it answered or not.
-    pub(crate) fn wrote(&self, token: WriteToken) -> bool {
-        let term = lock(&self.term);
-        term.unresolved == Some(token) || term.image.token == Some(token)
+    /// What is known to be newest, given a row of this worker's id that a refused write showed: that row, if this process wrote it,
+    /// be that answered or not; or a later one, if the refusal was overtaken by the answer to a renewal. `None` if another
+    /// process has the id, and the lease.
+    pub(crate) fn newest(&self, shown: Lease) -> Option<Lease> {
+        lock(&self.term).newest(shown)
     }
 
     /// A write that started at `attempt` was applied and left this row.
@@ -211,5 +222,36 @@ impl HeldLeases {
 
     pub(crate) fn len(&self) -> usize {
         lock(&self.0).len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shardwell_core::Checkpoint;
+
+    use super::*;
+
+    #[test]
+    fn a_row_of_another_process_is_told_from_an_older_one_of_this() {
+        let row = |counter, token: u64| {
+            let mut row = Lease::new("s".into(), Checkpoint::Latest);
+            (row.counter, row.owner, row.token) = (counter, Some("w".into()), Some(WriteToken::new(token)));
+            row
+        };
+        let mut term = Term {
+            image: row(7, 70),
+            trusted_until: Monotonic::ZERO,
+            next_renewal: Monotonic::ZERO,
+            unresolved: Some(WriteToken::new(80)),
+        };
+        assert_eq!(term.newest(row(7, 70)), Some(row(7, 70)), "as it is known");
+        assert_eq!(term.newest(row(8, 80)), Some(row(8, 80)), "a renewal was on its way");
+        assert_eq!(term.newest(row(8, 81)), None, "another process renewed");
+        let mut given = row(8, 0);
+        given.token = None;
+        assert_eq!(term.newest(given), None, "somebody gave it to the next process");
+        // The answer to that renewal was faster than the refusal, which shows what was before it.
+        (term.image, term.unresolved) = (row(8, 80), None);
+        assert_eq!(term.newest(row(7, 70)), Some(row(8, 80)));
     }
 }
