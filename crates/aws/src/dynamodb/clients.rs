@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use aws_sdk_dynamodb::config::AsyncSleep;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::{Client, Config};
+use shardwell_core::{StoreError, StoreErrorKind};
 
 use crate::clients::role_clients;
 
@@ -84,3 +86,13 @@ impl Clients {
 }
 
 role_clients!(aws_sdk_dynamodb);
+
+/// Waits as the SDK does.
+pub(super) async fn sleep(config: &Config, time: Duration) -> Result<(), StoreError> {
+    let Some(sleep) = config.sleep_impl() else {
+        let message = "the client has no way to sleep; give its configuration a `sleep_impl`";
+        return Err(StoreError::new(StoreErrorKind::Invalid, message));
+    };
+    sleep.sleep(time).await;
+    Ok(())
+}

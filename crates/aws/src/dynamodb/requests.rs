@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::config::AsyncSleep;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::delete_item::{DeleteItemError, DeleteItemOutput};
@@ -13,11 +12,11 @@ use aws_sdk_dynamodb::types::{
     ConsumedCapacity, ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure,
 };
 use aws_sdk_dynamodb::{Client, Config};
-use shardwell_core::{Conditional, Lease, LeaseKey, LeaseListing, StoreError, StoreErrorKind, WorkerMetrics};
+use shardwell_core::{Conditional, Lease, LeaseKey, LeaseListing, StoreError, WorkerMetrics};
 use tracing::warn;
 
 use super::capacity::{Purpose, charged};
-use super::clients::{Clients, DynamoTimeouts};
+use super::clients::{self, Clients, DynamoTimeouts};
 use super::error::{Operation, Target};
 use super::expression::{Condition, Placeholders, Rendered};
 use super::item::{Item, Unreadable, entity_type, is_lease, key, key_of, lease, worker};
@@ -38,12 +37,7 @@ pub(super) struct Requests {
 impl Requests {
     /// Waits as the SDK does.
     pub(super) async fn sleep(&self, time: Duration) -> Result<(), StoreError> {
-        let Some(sleep) = self.base.sleep_impl() else {
-            let message = "the client has no way to sleep; give its configuration a `sleep_impl`";
-            return Err(StoreError::new(StoreErrorKind::Invalid, message));
-        };
-        sleep.sleep(time).await;
-        Ok(())
+        clients::sleep(&self.base, time).await
     }
 
     pub(super) async fn get(&self, purpose: Purpose, of: &str) -> Result<Option<Item>, StoreError> {

@@ -4,21 +4,17 @@ use std::collections::{BTreeMap, VecDeque};
 
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure};
-use futures_util::StreamExt;
-use futures_util::stream;
 use shardwell_core::UserRecord;
 use shardwell_core::delivery::DeliveryPolicy;
 
 use super::super::capacity::{Purpose, charged};
 use super::super::error::Operation;
-use super::super::expression::{Condition, Update};
+use super::super::expression::Update;
 use super::super::item::{Item, number, string};
-use super::table::ItemKey;
+use super::group::{Results, by_item};
+use super::table::{ItemKey, owned};
 use super::transaction::{Change, Committed, Guard, commit};
 use super::{Applied, IdempotentTable, Report, Version, WriteError};
-
-/// How many items are written at the same time.
-const CONCURRENT_WRITES: usize = 32;
 
 /// What a record adds to the numbers of an item.
 #[derive(Clone, Debug)]
@@ -31,8 +27,7 @@ pub struct Delta {
 impl Delta {
     /// Nothing yet, to the item of this key.
     pub fn new<K: Into<String>>(record: &UserRecord, key: impl IntoIterator<Item = (K, AttributeValue)>) -> Self {
-        let key = key.into_iter().map(|(name, value)| (name.into(), value)).collect();
-        Self { version: record.into(), key, sums: BTreeMap::new() }
+        Self { version: record.into(), key: owned(key), sums: BTreeMap::new() }
     }
 
     /// Adds to an attribute, which counts as 0 where it is not there.
@@ -95,7 +90,7 @@ impl Accumulator {
     /// # Errors
     /// If the key of `markers` is not one attribute of text.
     pub fn marked(table: IdempotentTable, markers: IdempotentTable) -> Result<Self, WriteError> {
-        markers.text_key()?;
+        markers.ensure_text_key()?;
         Ok(Self { table, redriven: Redriven::Marked(markers) })
     }
 
@@ -107,31 +102,25 @@ impl Accumulator {
     /// # Cancel safety
     /// When it is dropped, some deltas may be counted. Counting them again does nothing.
     pub async fn accumulate(&self, deltas: Vec<Delta>, redriven: bool) -> Report {
-        let versions: Vec<_> = deltas.iter().map(|delta| delta.version).collect();
-        let mut results = BTreeMap::new();
-        let mut groups: BTreeMap<ItemKey, BTreeMap<Version, Counted>> = BTreeMap::new();
-        for (index, delta) in deltas.into_iter().enumerate() {
-            match self.table.key(&delta.key) {
-                Ok(key) => groups.entry(key).or_default().entry(delta.version).or_default().add(index, delta),
-                Err(error) => drop(results.insert(index, Err(error))),
-            }
+        let deltas = deltas.into_iter().map(|delta| (delta.version, self.table.key(&delta.key), delta)).collect();
+        let count = |key, group| self.count_item(key, group, redriven);
+        Report::new(self.table.name(), "accumulate", by_item(deltas, count).await)
+    }
+
+    async fn count_item(&self, key: ItemKey, group: Vec<(usize, Delta)>, redriven: bool) -> Results {
+        let item = group.first().map(|(_, delta)| self.table.key_of(&delta.key)).unwrap_or_default();
+        let mut by_version: BTreeMap<Version, Counted> = BTreeMap::new();
+        for (index, delta) in group {
+            by_version.entry(delta.version).or_default().add(index, &delta);
         }
-        let count = async |(key, group): (ItemKey, BTreeMap<Version, Counted>)| {
-            let item = group.values().next().map(|counted| self.table.key_of(&counted.key)).unwrap_or_default();
-            match &self.redriven {
-                Redriven::Marked(markers) if redriven => self.count_marked(markers, &key, item, group).await,
-                Redriven::Marked(_) | Redriven::InOrder => self.count(item, group).await,
-            }
-        };
-        let mut done = stream::iter(groups).map(count).buffer_unordered(CONCURRENT_WRITES);
-        while let Some(group) = done.next().await {
-            results.extend(group);
+        match &self.redriven {
+            Redriven::Marked(markers) if redriven => self.count_marked(markers, &key, item, by_version).await,
+            Redriven::Marked(_) | Redriven::InOrder => self.count(item, by_version).await,
         }
-        Report::new(self.table.name(), "accumulate", versions.into_iter().zip(results.into_values()).collect())
     }
 
     /// Adds up, and leaves out what was counted before.
-    async fn count(&self, key: Item, group: BTreeMap<Version, Counted>) -> Vec<(usize, Result<Applied, WriteError>)> {
+    async fn count(&self, key: Item, group: BTreeMap<Version, Counted>) -> Results {
         let mut waiting = VecDeque::from_iter(group);
         let mut results = Vec::new();
         // All together first; if that is refused for good, one record after the other, to find the one.
@@ -175,10 +164,7 @@ impl Accumulator {
         for (name, sum) in sums {
             update.add(name, number(sum));
         }
-        let change = update.when(Condition::Any(vec![
-            Condition::Absent(&inner.version),
-            Condition::Below(&inner.version, first.to_attribute()),
-        ]));
+        let change = update.when(self.table.is_older_than(first));
         let request = inner.client.update_item().table_name(&inner.target.table).set_key(Some(key.clone()));
         let request = request
             .update_expression(change.update)
@@ -215,7 +201,7 @@ impl Accumulator {
         key: &ItemKey,
         item: Item,
         group: BTreeMap<Version, Counted>,
-    ) -> Vec<(usize, Result<Applied, WriteError>)> {
+    ) -> Results {
         let mut results = Vec::new();
         for (version, counted) in group {
             let marker = marker(markers, &format!("redriven#{key}#{version}"));
@@ -238,15 +224,13 @@ type Sums = BTreeMap<String, i128>;
 #[derive(Debug, Default)]
 struct Counted {
     indexes: Vec<usize>,
-    key: Item,
     sums: Sums,
 }
 
 impl Counted {
-    fn add(&mut self, index: usize, delta: Delta) {
+    fn add(&mut self, index: usize, delta: &Delta) {
         self.indexes.push(index);
         add_to(&mut self.sums, &delta.sums);
-        self.key = delta.key;
     }
 }
 
@@ -259,16 +243,13 @@ fn add_to(sums: &mut Sums, more: &Sums) {
 }
 
 /// The same result for each delta of some records.
-fn settled(
-    counted: impl Iterator<Item = (Version, Counted)>,
-    result: &Result<Applied, WriteError>,
-) -> Vec<(usize, Result<Applied, WriteError>)> {
+fn settled(counted: impl Iterator<Item = (Version, Counted)>, result: &Result<Applied, WriteError>) -> Results {
     counted.flat_map(|(_, counted)| counted.indexes).map(|index| (index, result.clone())).collect()
 }
 
 /// An item that says that something has happened.
 pub(super) fn marker(markers: &IdempotentTable, what: &str) -> Item {
-    [(markers.inner.keys[0].name.clone(), string(what))].into()
+    [(markers.partition_key().to_owned(), string(what))].into()
 }
 
 /// What came of adding.

@@ -10,6 +10,7 @@ use super::super::capacity::{Purpose, charged};
 use super::super::error::Operation;
 use super::super::item::{Item, string};
 use super::accumulate::marker;
+use super::table::owned;
 use super::transaction::{Change, Changes, Committed, Guard, MAX_CHANGES, commit};
 use super::{Applied, IdempotentTable, Report, Version, WriteError};
 
@@ -63,10 +64,6 @@ impl Step {
     }
 }
 
-fn owned<K: Into<String>>(item: impl IntoIterator<Item = (K, AttributeValue)>) -> Item {
-    item.into_iter().map(|(name, value)| (name.into(), value)).collect()
-}
-
 /// Exactly once into DynamoDB: what records change is written in one transaction with the position of the last of them, and only if
 /// the position is where it was. Repetitions, and workers that have lost their lease and do not know it yet, change nothing.
 ///
@@ -98,7 +95,7 @@ impl ExactlyOnce {
                 "there is one position for each shard, and this is another lane than the first; configure one lane";
             return Err(WriteError::invalid(message));
         }
-        positions.text_key()?;
+        positions.ensure_text_key()?;
         let mut this = Self { positions, name: name.into(), position: None };
         this.position = this.read().await?;
         Ok(this)
@@ -208,7 +205,7 @@ impl ExactlyOnce {
     }
 
     fn key(&self) -> Item {
-        [(self.positions.inner.keys[0].name.clone(), string(&self.name))].into()
+        [(self.positions.partition_key().to_owned(), string(&self.name))].into()
     }
 
     /// The first of these steps has failed, and the rest was not tried.

@@ -15,6 +15,7 @@
 
 mod accumulate;
 mod exactly_once;
+mod group;
 mod put;
 mod report;
 mod table;

@@ -1,20 +1,13 @@
 //! Whole items: the first one wins, or the newest.
 
-use std::collections::BTreeMap;
-
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure};
-use futures_util::StreamExt;
-use futures_util::stream;
 
 use super::super::capacity::{Purpose, charged};
 use super::super::error::Operation;
 use super::super::expression::{Condition, Placeholders};
-use super::table::ItemKey;
+use super::group::{Results, by_item};
 use super::{Applied, IdempotentTable, Report, Write, WriteError};
-
-/// How many items are written at the same time.
-const CONCURRENT_WRITES: usize = 32;
 
 /// Which of several records makes an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,30 +44,17 @@ impl IdempotentTable {
     }
 
     async fn put_all(&self, wins: Wins, helper: &'static str, writes: Vec<Write>) -> Report {
-        let versions: Vec<_> = writes.iter().map(|write| write.version).collect();
-        let mut results = BTreeMap::new();
-        let mut groups: BTreeMap<ItemKey, Vec<(usize, Write)>> = BTreeMap::new();
-        for (index, write) in writes.into_iter().enumerate() {
-            match self.key(&write.item) {
-                Ok(key) => groups.entry(key).or_default().push((index, write)),
-                Err(error) => drop(results.insert(index, Err(error))),
-            }
-        }
-        let put = |group| self.put_group(wins, group);
-        let mut done = stream::iter(groups.into_values()).map(put).buffer_unordered(CONCURRENT_WRITES);
-        while let Some(group) = done.next().await {
-            results.extend(group);
-        }
-        Report::new(self.name(), helper, versions.into_iter().zip(results.into_values()).collect())
+        let writes = writes.into_iter().map(|write| (write.version, self.key(&write.item), write)).collect();
+        Report::new(self.name(), helper, by_item(writes, |_, group| self.put_group(wins, group)).await)
     }
 
     /// Writes the one that wins. If its item is refused for good, the next best.
-    async fn put_group(&self, wins: Wins, mut group: Vec<(usize, Write)>) -> Vec<(usize, Result<Applied, WriteError>)> {
+    async fn put_group(&self, wins: Wins, mut group: Vec<(usize, Write)>) -> Results {
         group.sort_by_key(|(index, write)| (write.version, *index));
         if wins == Wins::Newest {
             group.reverse();
         }
-        let mut results: Vec<(usize, Result<Applied, WriteError>)> = Vec::new();
+        let mut results = Results::new();
         let mut rest = None;
         for (index, write) in group {
             let result = match &rest {
@@ -100,11 +80,8 @@ impl IdempotentTable {
         item.insert(inner.version.clone(), version.to_attribute());
         let mut placeholders = Placeholders::default();
         let condition = match wins {
-            Wins::First => Condition::Absent(&inner.keys[0].name),
-            Wins::Newest => Condition::Any(vec![
-                Condition::Absent(&inner.version),
-                Condition::Below(&inner.version, version.to_attribute()),
-            ]),
+            Wins::First => Condition::Absent(self.partition_key()),
+            Wins::Newest => self.is_older_than(version),
         };
         let condition = condition.render(&mut placeholders);
         let request = inner.client.put_item().table_name(&inner.target.table).set_item(Some(item));

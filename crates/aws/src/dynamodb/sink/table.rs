@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::AsyncSleep;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::types::{AttributeValue, KeySchemaElement, KeyType, ScalarAttributeType, TableDescription};
 use shardwell_core::{StoreError, StoreErrorKind, UserRecord};
 
+use super::super::clients;
 use super::super::error::{Operation, Target};
+use super::super::expression::Condition;
 use super::super::item::Item;
 use super::{Version, WriteError};
 
@@ -95,9 +96,9 @@ impl IdempotentTable {
     }
 
     /// Needs one attribute of text that is the whole key: what positions and markers are told apart by.
-    pub(super) fn text_key(&self) -> Result<&str, WriteError> {
+    pub(super) fn ensure_text_key(&self) -> Result<(), WriteError> {
         match &self.inner.keys[..] {
-            [Key { name, kind: ScalarAttributeType::S }] => Ok(name),
+            [Key { kind: ScalarAttributeType::S, .. }] => Ok(()),
             _ => {
                 let message = format!("{} needs a partition key that is text, and no sort key", self.inner.target);
                 Err(StoreError::new(StoreErrorKind::Unusable, message).into())
@@ -159,11 +160,18 @@ impl IdempotentTable {
 
     /// Waits as the SDK does.
     pub(super) async fn sleep(&self, time: Duration) -> Result<(), WriteError> {
-        let Some(sleep) = self.inner.client.config().sleep_impl() else {
-            return Err(WriteError::invalid("the client has no way to sleep; give its configuration a `sleep_impl`"));
-        };
-        sleep.sleep(time).await;
-        Ok(())
+        Ok(clients::sleep(self.inner.client.config(), time).await?)
+    }
+
+    /// The attribute that all items have, and what is not there has not.
+    pub(super) fn partition_key(&self) -> &str {
+        &self.inner.keys[0].name
+    }
+
+    /// That an item tells no version, or one that is older than this.
+    pub(super) fn is_older_than(&self, version: Version) -> Condition<'_> {
+        let attribute = &self.inner.version;
+        Condition::Any(vec![Condition::Absent(attribute), Condition::Below(attribute, version.to_attribute())])
     }
 
     /// The version of an item, if it tells one.
@@ -197,6 +205,11 @@ fn is_plain_integer(number: &str) -> bool {
         && (digits == "0" && number.len() == 1 || !digits.is_empty() && !digits.starts_with('0'))
 }
 
+/// Attributes as the SDK takes them.
+pub(super) fn owned<K: Into<String>>(item: impl IntoIterator<Item = (K, AttributeValue)>) -> Item {
+    item.into_iter().map(|(name, value)| (name.into(), value)).collect()
+}
+
 /// An item that a record makes.
 #[derive(Clone, Debug)]
 pub struct Write {
@@ -207,8 +220,7 @@ pub struct Write {
 impl Write {
     /// The whole item as it is to be, with its key.
     pub fn new<K: Into<String>>(record: &UserRecord, item: impl IntoIterator<Item = (K, AttributeValue)>) -> Self {
-        let item = item.into_iter().map(|(name, value)| (name.into(), value)).collect();
-        Self { version: record.into(), item }
+        Self { version: record.into(), item: owned(item) }
     }
 
     /// The item of this key is deleted. What stays is its key, its version and `shardwellDeleted`: without those, an older record

@@ -140,7 +140,7 @@ impl Guard<'_> {
             }
             Self::New { table, item } => {
                 let mut placeholders = Placeholders::default();
-                let condition = Condition::Absent(&table.inner.keys[0].name).render(&mut placeholders);
+                let condition = Condition::Absent(table.partition_key()).render(&mut placeholders);
                 let put = Put::builder().table_name(table.name()).set_item(Some(item)).condition_expression(condition);
                 let put = put.set_expression_attribute_names(placeholders.names()).build();
                 put.map(|put| TransactWriteItem::builder().put(put).build())
