@@ -335,6 +335,18 @@ async fn a_lease_that_is_missing_is_created_at_the_next_round() {
     assert!(world.lease(key.as_str()).await.is_some());
 }
 
+/// Found by the simulator: a table that throttled at the start left a shard without a lease for a minute.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_could_not_be_created_is_tried_again_soon() {
+    let mut world = World::new(4);
+    let tries = AtomicU32::new(0);
+    let is_refused =
+        move |method: &str| method == "create_lease" && (3..9).contains(&tries.fetch_add(1, Ordering::Relaxed));
+    world.faults = Arc::new(move |method| if is_refused(method) { Fault::Refuse } else { Fault::None });
+    let (_, _a) = world.join("a");
+    world.until_counts(secs(15), &[("a", 4)]).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_was_given_to_a_dead_worker_goes_to_a_living_one() {
     let world = World::new(3);

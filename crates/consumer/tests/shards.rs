@@ -3,6 +3,7 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use common::{Event, Reaction, START, World, millis, secs};
 use shardwell_consumer::{
@@ -14,7 +15,7 @@ use shardwell_core::{
     Checkpoint, Env, EnvExt, Read, ReadLimits, Shard, ShardFilter, ShardId, ShardReader, StartPosition, Stream,
     StreamDescription, StreamError, StreamErrorKind,
 };
-use shardwell_sim::SimEnv;
+use shardwell_sim::{Fault, SimEnv};
 
 fn open_shards(world: &World) -> Vec<Shard> {
     world.stream.shards(&ShardFilter::AtLatest).expect("the stream is there")
@@ -101,6 +102,31 @@ async fn a_merged_child_waits_for_a_parent_that_has_no_lease_yet() {
         let ended = Event::ShardEnded { shard: parent.to_owned() };
         assert!(events.iter().position(|event| *event == ended) < started, "{parent} ends before its child starts");
     }
+    worker.stop().await.expect("a clean stop");
+}
+
+/// Found by the simulator: the creation of a lease was refused, and its shard merged meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_merged_child_waits_for_a_parent_whose_lease_could_not_be_created() {
+    let mut world = World::new(2);
+    let is_refused = Arc::new(AtomicBool::new(true));
+    let (tries, refuses) = (AtomicU32::new(0), is_refused.clone());
+    world.faults = Arc::new(move |method| match method {
+        "create_lease" if tries.fetch_add(1, Ordering::Relaxed) > 0 && refuses.load(Ordering::Relaxed) => Fault::Refuse,
+        _ => Fault::None,
+    });
+    world.put(200, 20);
+    let worker = world.start(world.builder("w", &SimEnv::new(1, START)));
+    world.until("one has its lease", secs(5), || !world.log.numbers().is_empty()).await;
+    let (first, second) = ("shardId-000000000000", "shardId-000000000001");
+    world.stream.merge(&first.into(), &second.into()).expect("they merge");
+    world.put(200, 20);
+    let ended = Event::ShardEnded { shard: first.to_owned() };
+    world.until("it is done", secs(10), || world.log.events().contains(&ended)).await;
+    world.env.sleep(secs(2)).await;
+    is_refused.store(false, Ordering::Relaxed);
+    world.until_all_seen(secs(60)).await;
+    world.log.assert_key_order();
     worker.stop().await.expect("a clean stop");
 }
 

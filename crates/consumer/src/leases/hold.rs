@@ -92,7 +92,7 @@ async fn finish(shared: &Shared, lease: &HeldLease, children: &[ChildShard]) -> 
     let stream = lease.image().stream;
     for child in child_leases(stream.as_deref(), children) {
         if awaits_parent(shared, lease, &child).await? {
-            info!(child = %child.key, "another parent has no lease yet; its end will create the child's");
+            info!(child = %child.key, "another parent has no lease yet; the child gets its lease after it");
             continue;
         }
         insist(shared, lease, "create the lease of a child", || store.create_lease(&child)).await?;

@@ -88,10 +88,9 @@ impl Roster {
     ) -> Result<Option<WorkerId>, StoreError> {
         let plan = async || {
             let settings = shared.bounded(shared.store.fleet_settings()).await?;
-            let workers = self.workers(shared, not_before).await?;
-            let leases = shared.bounded(shared.store.leases()).await?.leases;
+            let (listing, workers) = shared.bounded(shared.store.look()).await?;
             let draining = settings.map(|settings| settings.draining).unwrap_or_default();
-            let fleet = Fleet { leases: &leases, workers: &workers, draining: &draining };
+            let fleet = Fleet { leases: &listing.leases, workers: &workers, draining: &draining };
             Ok(fleet.successors(&shared.worker, &shared.settings.plan))
         };
         let successors = self.successors.get(shared, not_before, plan).await?;

@@ -9,8 +9,8 @@ use shardwell_core::leasing::{
     Removals, cover_every_hash_key, first_leases, missing_leases, removable, syncs_for_leader,
 };
 use shardwell_core::{
-    Created, EnvExt, Lease, Monotonic, Shard, ShardFilter, ShardId, StoreError, StreamIdentifier, WorkerId,
-    WorkerMetrics,
+    Created, EnvExt, Lease, Monotonic, RetryPolicy, Shard, ShardFilter, ShardId, StoreError, StreamIdentifier,
+    WorkerId, WorkerMetrics,
 };
 use tracing::{debug, info, warn};
 
@@ -25,27 +25,36 @@ const CONCURRENT_SYNCS: usize = 8;
 /// What may go, by stream.
 type RemovalsByStream = Mutex<BTreeMap<Option<String>, Removals>>;
 
-/// Syncs now and then for as long as the worker runs, and whenever there is a reason.
+/// Syncs now and then for as long as the worker runs, and whenever there is a reason. What went wrong is tried again sooner: it may
+/// be a shard that nobody reads.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut phase = shared.phase.watch();
     let removals = RemovalsByStream::default();
+    let interval = shared.settings.shard_sync_interval;
+    let retry = RetryPolicy::default().with_cap(interval);
+    let mut failures = 0_u32;
     loop {
-        let next = shared.env.now().plus(shared.settings.shard_sync_interval);
+        let sooner = (failures > 0).then(|| retry.delay(failures, shared.env.random())).flatten();
+        let next = shared.env.now().plus(sooner.unwrap_or(interval));
         tokio::select! {
             biased;
             _ = phase.until(|phase| matches!(phase, Phase::Stopping { .. })) => return,
             () = shared.sync_now.notified() => {}
             () = shared.env.sleep_until(next) => {}
         }
-        if let Err(error) = round(&shared, &removals).await {
+        let went_well = round(&shared, &removals).await.unwrap_or_else(|error| {
             warn!(%error, "cannot sync shards and leases; trying again");
-        }
+            false
+        });
+        failures = if went_well { 0 } else { failures.saturating_add(1) };
     }
 }
 
-/// A look at who each stream is now, and a sync of those that are this worker's to sync.
-async fn round(shared: &Arc<Shared>, removals: &RemovalsByStream) -> Result<(), StoreError> {
-    let there = stream::iter(shared.streams.consumed())
+/// A look at who each stream is now, and a sync of those that are this worker's to sync. Gives whether it went well with all of them.
+async fn round(shared: &Arc<Shared>, removals: &RemovalsByStream) -> Result<bool, StoreError> {
+    let consumed = shared.streams.consumed();
+    let count = consumed.len();
+    let there = stream::iter(consumed)
         .map(|stream| async move {
             let is_there = settle(shared, &stream, look(shared, &stream).await);
             is_there.then_some(stream)
@@ -54,19 +63,20 @@ async fn round(shared: &Arc<Shared>, removals: &RemovalsByStream) -> Result<(), 
         .filter_map(|stream| async { stream })
         .collect::<Vec<_>>()
         .await;
+    let all_there = there.len() == count;
     let ours = ours(shared, there).await?;
     if ours.is_empty() {
-        return Ok(());
+        return Ok(all_there);
     }
     let asked = shared.env.now();
     let leases = &shared.bounded(shared.store.leases()).await?.leases;
     let table = Seen { leases, asked, removals };
-    stream::iter(ours)
-        .for_each_concurrent(CONCURRENT_SYNCS, async |stream| {
-            settle(shared, &stream, once(shared, &stream, &table).await);
-        })
+    let all_synced = stream::iter(ours)
+        .map(async |stream| settle(shared, &stream, once(shared, &stream, &table).await))
+        .buffer_unordered(CONCURRENT_SYNCS)
+        .fold(true, async |all, went_well| all && went_well)
         .await;
-    Ok(())
+    Ok(all_there && all_synced)
 }
 
 /// Says whether it went well with a stream, and acts on it if it did not.
