@@ -4,14 +4,19 @@
 //! that were born before 3.5 keep workers' items and the leader lock in tables beside the lease table until they are migrated.
 //! A worker of ours does neither: it would have to be two more workers for the sake of a passing state.
 
-use shardwell_core::{StoreError, StoreErrorKind};
+use aws_sdk_dynamodb::types::AttributeValue;
+use shardwell_core::{StoreError, StoreErrorKind, Timestamp};
 
 use super::error::Target;
-use super::item::{Attributes, Item};
+use super::item::{Attributes, ENTITY_TYPE, Item, key, number, string};
 
 /// The key of the item that says in which manner the fleet runs, and the attribute.
 pub(super) const CLIENT_VERSION: &str = "Migration3.0";
 const VERSION: &str = "cv";
+const VERSION_3X: &str = "CLIENT_VERSION_3X";
+const MODIFIED_BY: &str = "mb";
+const MODIFIED_AT: &str = "mts";
+const HISTORY: &str = "h";
 
 /// The key of the item that says where the fleet keeps its state, and the attribute.
 pub(super) const TABLE_MIGRATION: &str = "TableMigration3.5";
@@ -52,7 +57,7 @@ impl Fleet {
     /// Whether a worker may join. `adopts_2x_tables` is whether somebody says that what looks like a fleet of 2.x is none any more.
     pub(super) fn may_be_joined(&self, adopts_2x_tables: bool) -> Result<(), Obstacle> {
         match self.version.as_deref() {
-            None | Some("CLIENT_VERSION_3X" | "CLIENT_VERSION_3X_WITH_ROLLBACK") => {}
+            None | Some(VERSION_3X | "CLIENT_VERSION_3X_WITH_ROLLBACK") => {}
             Some(version @ ("CLIENT_VERSION_2X" | "CLIENT_VERSION_UPGRADE_FROM_2X")) => {
                 return Err(Obstacle::Runs2x(version.to_owned()));
             }
@@ -66,6 +71,19 @@ impl Fleet {
         }
         Ok(())
     }
+}
+
+/// What says that the fleet runs in the manner of 3.x, as the first Java worker of a new fleet writes it.
+pub(super) fn version_3x(now: Timestamp) -> Item {
+    let change = |version: &str| {
+        [(VERSION, string(version)), (MODIFIED_BY, string("shardwell")), (MODIFIED_AT, number(now.as_millis()))]
+            .map(|(name, value)| (name.to_owned(), value))
+    };
+    let mut item = key(CLIENT_VERSION);
+    item.insert(ENTITY_TYPE.to_owned(), string("CLIENT_VERSION_MIGRATION"));
+    item.extend(change(VERSION_3X));
+    item.insert(HISTORY.to_owned(), AttributeValue::L(vec![AttributeValue::M(change("CLIENT_VERSION_INIT").into())]));
+    item
 }
 
 pub(super) fn version_of(item: Option<&Item>) -> Option<String> {

@@ -13,9 +13,10 @@ use aws_sdk_dynamodb::types::{
 use shardwell_core::{StoreError, StoreErrorKind};
 use tracing::info;
 
+use super::capacity::Purpose;
 use super::error::Operation;
-use super::item::is_lease;
-use super::item::{Item, KEY};
+use super::expression::Condition;
+use super::item::{Item, KEY, is_lease};
 use super::migration::{self, Fleet};
 use super::requests::Requests;
 use super::table::{self, INDEX};
@@ -37,8 +38,13 @@ pub(super) async fn prepare(inner: &Requests) -> Result<(), StoreError> {
     };
     check_keys(inner, &found)?;
     let has_index = index_status(&found).is_some();
-    let fleet = fleet(inner, has_index).await?;
-    fleet.may_be_joined(inner.adopts_2x_tables).map_err(|obstacle| obstacle.error(&inner.target))?;
+    loop {
+        let fleet = fleet(inner, has_index).await?;
+        fleet.may_be_joined(inner.adopts_2x_tables).map_err(|obstacle| obstacle.error(&inner.target))?;
+        if fleet.version.is_some() || say_3x(inner).await? {
+            break;
+        }
+    }
     if !has_index {
         add_index(inner, &found).await?;
     }
@@ -106,7 +112,7 @@ fn check_keys(inner: &Requests, found: &TableDescription) -> Result<(), StoreErr
 
 /// What is seen of the fleet that the table is of.
 async fn fleet(inner: &Requests, has_index: bool) -> Result<Fleet, StoreError> {
-    let ours = async |key| inner.get(super::capacity::Purpose::Coordination, key).await;
+    let ours = async |key| inner.get(Purpose::Coordination, key).await;
     let version = migration::version_of(ours(migration::CLIENT_VERSION).await?.as_ref());
     let tables = migration::tables_of(ours(migration::TABLE_MIGRATION).await?.as_ref());
     let legacy = migration::legacy_table(&inner.target.table);
@@ -118,6 +124,13 @@ async fn fleet(inner: &Requests, has_index: bool) -> Result<Fleet, StoreError> {
     // Only where that matters: it may be read whole.
     let has_leases = !has_index && inner.scan().await?.iter().any(is_lease);
     Ok(Fleet { version, tables, has_legacy_table, has_index, has_leases })
+}
+
+/// Says in which manner the fleet runs, so that a Java worker that comes later does not choose another one. Gives whether nobody
+/// else has said it meanwhile.
+async fn say_3x(inner: &Requests) -> Result<bool, StoreError> {
+    let now = inner.base.time_source().map(|time| time.now().into()).unwrap_or_default();
+    inner.put(Purpose::Coordination, migration::version_3x(now), Condition::Absent(KEY)).await
 }
 
 async fn legacy_item(inner: &Requests, table: &str) -> Result<Option<Item>, StoreError> {

@@ -1,6 +1,7 @@
 //! What goes over the wire, against what a Java KCL 3.5 writes and accepts.
 
 use aws_sdk_dynamodb::Client;
+use aws_smithy_async::time::StaticTimeSource;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use shardwell_core::{
@@ -295,13 +296,16 @@ async fn a_table_is_created_with_its_index_and_paid_for_as_asked() {
         Answer::Json(json!({})),
         Answer::Json(json!({})),
         missing(),
+        Answer::Json(json!({})),
         Answer::Json(active),
     ]);
     let settings = TableSettings::default()
         .with_billing(Billing::Provisioned { read_units: 5, write_units: 6 })
         .with_deletion_protection(true)
         .with_tag("team", "delays");
-    store(&script).with_table_settings(settings).prepare().await.expect("scripted");
+    let config = script.dynamodb().time_source(StaticTimeSource::from_secs(7)).build();
+    let store = DynamoLeaseStore::new(&Client::from_conf(config), "delays");
+    store.with_table_settings(settings).prepare().await.expect("scripted");
     let (operation, created) = script.seen().remove(1);
     assert_eq!(operation, "CreateTable");
     let throughput = json!({"ReadCapacityUnits": 5, "WriteCapacityUnits": 6});
@@ -328,8 +332,40 @@ async fn a_table_is_created_with_its_index_and_paid_for_as_asked() {
     });
     assert_eq!(created, expected);
     let asked: Vec<String> = script.seen().into_iter().map(|(operation, _)| operation).collect();
-    let expected = "DescribeTable CreateTable DescribeTable GetItem GetItem DescribeTable DescribeTable";
+    let expected = "DescribeTable CreateTable DescribeTable GetItem GetItem DescribeTable PutItem DescribeTable";
     assert_eq!(asked.join(" "), expected);
+    let (_, mut said) = script.seen().remove(6);
+    let change = |version: &str| json!({"cv": {"S": version}, "mb": {"S": "shardwell"}, "mts": {"N": "7000"}});
+    let mut item = change("CLIENT_VERSION_3X");
+    item["leaseKey"] = json!({"S": "Migration3.0"});
+    item["entityType"] = json!({"S": "CLIENT_VERSION_MIGRATION"});
+    item["h"] = json!({"L": [{"M": change("CLIENT_VERSION_INIT")}]});
+    assert_eq!((said["Item"].take(), &said["ConditionExpression"]), (item, &json!("attribute_not_exists(#leaseKey)")));
+}
+
+/// Two start at once, and the other one is of the manner of 2.x.
+#[tokio::test]
+async fn who_was_faster_says_how_the_fleet_runs() {
+    let active = json!({"Table": {
+        "TableStatus": "ACTIVE",
+        "KeySchema": [{"AttributeName": "leaseKey", "KeyType": "HASH"}],
+        "GlobalSecondaryIndexes": [{"IndexName": "LeaseOwnerToLeaseKeyIndex", "IndexStatus": "ACTIVE"}],
+    }});
+    let missing = || Answer::Refusal(400, "ResourceNotFoundException", "no such table");
+    let nothing = || Answer::Json(json!({}));
+    let theirs = json!({"Item": {"leaseKey": {"S": "Migration3.0"}, "cv": {"S": "CLIENT_VERSION_UPGRADE_FROM_2X"}}});
+    let script = Script::new([
+        Answer::Json(active),
+        nothing(),
+        nothing(),
+        missing(),
+        refused(&None),
+        Answer::Json(theirs),
+        nothing(),
+        missing(),
+    ]);
+    let error = store(&script).prepare().await.expect_err("it cannot be joined");
+    assert!(error.to_string().contains("CLIENT_VERSION_UPGRADE_FROM_2X"), "{error}");
 }
 
 #[tokio::test]

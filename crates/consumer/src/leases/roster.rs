@@ -91,7 +91,7 @@ impl Roster {
             let (listing, workers) = shared.bounded(shared.store.look()).await?;
             let draining = settings.map(|settings| settings.draining).unwrap_or_default();
             let fleet = Fleet { leases: &listing.leases, workers: &workers, draining: &draining };
-            Ok(fleet.successors(&shared.worker, &shared.settings.plan))
+            Ok(fleet.successors(&shared.worker, &shared.settings.plan, shared.env.timestamp()))
         };
         let successors = self.successors.get(shared, not_before, plan).await?;
         Ok(successors.get(lease).cloned())

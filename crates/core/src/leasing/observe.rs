@@ -19,9 +19,12 @@ pub struct Observations {
 #[derive(Clone, Debug)]
 struct SeenLease {
     counter: u64,
+    /// The token of its owner's last renewal. One beside a Java worker's lease is of somebody before it, and is left out.
     token: Option<WriteToken>,
     /// Since when the counter is seen like this.
     since: Monotonic,
+    /// When it was last seen so.
+    seen: Monotonic,
     owner: Option<WorkerId>,
     /// Whether the owner was seen to renew it.
     taken_up: bool,
@@ -46,11 +49,16 @@ struct SeenWorker {
     since: Monotonic,
     /// Whether anything was.
     was_alive: bool,
+    /// For how long it was seen not to renew a lease that was then taken from it, since it was last seen alive.
+    neglected: Duration,
 }
 
 /// Since when the newest sign of life of a worker may be, by whose item it is: ours is written thrice per lease duration by
 /// those who have no leases to renew; a Java worker's every 30 s, and it counts as alive for twice that (KCL).
-const JAVA_PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const JAVA_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A Java worker finds what it was given within a lease duration, and renews it a third of one later (KCL).
+const JAVA_TAKES_UP_WITHIN: f64 = 1.5;
 
 /// An item that is older than this when it is first seen, by wall clocks that may disagree, tells nothing of its worker: it is
 /// alive once it is seen to change.
@@ -65,24 +73,37 @@ impl Observations {
     ///
     /// The time is that of the question: the answer may be older than its arrival, never older than that.
     pub fn observe(&mut self, leases: &[Lease], asked: Monotonic) {
-        let mut seen = BTreeMap::new();
+        let (mut seen, mut taken_away) = (BTreeMap::new(), Vec::new());
         for lease in leases {
             let before = self.leases.remove(&lease.key);
             let owner = lease.actual_owner();
+            let token = lease.token.filter(|_| !owner.is_some_and(|owner| self.is_java(owner)));
             if let (Some(before), Some(owner)) = (&before, owner)
-                && before.is_renewed(lease)
-                && (lease.token.is_some() || !self.writes_tokens(owner))
+                && before.is_renewed(lease, token)
+                && (token.is_some() || !self.writes_tokens(owner))
             {
                 self.workers.entry(owner.clone()).or_default().is_seen_alive(asked);
             }
-            seen.insert(lease.key.clone(), SeenLease::new(lease, before.as_ref(), asked));
+            taken_away
+                .extend(before.as_ref().filter(|_| !lease.is_finished()).and_then(|before| before.taken_away(lease)));
+            seen.insert(lease.key.clone(), SeenLease::new(lease, token, before.as_ref(), asked));
         }
         self.leases = seen;
+        for (owner, unchanged) in taken_away {
+            if let Some(seen) = self.workers.get_mut(&owner).filter(|seen| seen.since != asked) {
+                seen.neglected = seen.neglected.max(unchanged);
+            }
+        }
     }
 
     /// Whether a worker is one of ours, whose renewals leave a token.
     fn writes_tokens(&self, worker: &WorkerId) -> bool {
         self.workers.get(worker).is_some_and(|seen| matches!(seen.item, Some((Some(_), _))))
+    }
+
+    /// Whether a worker is known not to be one of ours.
+    fn is_java(&self, worker: &WorkerId) -> bool {
+        self.workers.get(worker).is_some_and(|seen| matches!(seen.item, Some((None, _))))
     }
 
     /// Takes note of the workers' items that were asked for at `asked`, with the wall clock at `wall`; forgets workers that have
@@ -111,11 +132,17 @@ impl Observations {
         self.workers.retain(|id, seen| seen.item.is_some() || owners.contains(id));
     }
 
-    /// Whether the counter of a lease, as given, has not changed for longer than `duration`.
+    /// Whether the counter of a lease, as given, has not changed for longer than `duration`; than one and a half of it, where a Java
+    /// worker was given the lease and may not have found it yet.
     pub fn is_expired(&self, lease: &Lease, duration: Duration, now: Monotonic) -> bool {
+        let is_java = || lease.actual_owner().is_some_and(|owner| self.is_java(owner));
+        let patience = |seen: &SeenLease| match !seen.taken_up && is_java() {
+            true => duration.mul_f64(JAVA_TAKES_UP_WITHIN),
+            false => duration,
+        };
         self.leases
             .get(&lease.key)
-            .is_some_and(|seen| seen.counter == lease.counter && now.since(seen.since) > duration)
+            .is_some_and(|seen| seen.counter == lease.counter && now.since(seen.since) > patience(seen))
     }
 
     /// Since when the handoff of a lease, as given, is seen to be under way.
@@ -146,9 +173,12 @@ impl Observations {
         self.workers.get(worker).is_some_and(|seen| seen.has_left)
     }
 
-    /// Whether a worker has shown a sign of life lately: it was seen to renew a lease or to write its item.
+    /// Whether a worker has shown a sign of life lately: it was seen to renew a lease or to write its item, and has not lost a lease
+    /// since because it did not renew it. (A Java worker that has lost all its leases so would count as alive for a minute.)
     pub fn is_alive(&self, worker: &WorkerId, duration: Duration, now: Monotonic) -> bool {
-        self.workers.get(worker).is_some_and(|seen| seen.was_alive && !seen.is_silent(duration, now))
+        let is_alive =
+            |seen: &SeenWorker| seen.was_alive && !seen.is_silent(duration, now) && seen.neglected <= duration;
+        self.workers.get(worker).is_some_and(is_alive)
     }
 
     /// The workers that have shown a sign of life at `since` or later, ordered.
@@ -166,15 +196,21 @@ impl SeenLease {
     /// Whether its owner has renewed a lease since: the counter has risen, and the token is another one. Whoever gives a lease
     /// away removes the token. A Java worker does not, nor does it write one; so of a row without a token the counter must be
     /// believed, if the owner is the same.
-    fn is_renewed(&self, lease: &Lease) -> bool {
-        let by_owner = match lease.token {
-            Some(_) => self.token != lease.token,
+    fn is_renewed(&self, lease: &Lease, token: Option<WriteToken>) -> bool {
+        let by_owner = match token {
+            Some(_) => self.token != token,
             None => self.token.is_none() && self.owner.as_ref() == lease.actual_owner(),
         };
         self.counter != lease.counter && by_owner
     }
 
-    fn new(lease: &Lease, before: Option<&Self>, asked: Monotonic) -> Self {
+    /// From whom the lease, as given, was taken, and for how long that one was seen not to renew it.
+    fn taken_away(&self, lease: &Lease) -> Option<(WorkerId, Duration)> {
+        let owner = self.owner.as_ref().filter(|owner| lease.actual_owner() != Some(owner))?;
+        Some((owner.clone(), self.seen.since(self.since)))
+    }
+
+    fn new(lease: &Lease, token: Option<WriteToken>, before: Option<&Self>, asked: Monotonic) -> Self {
         let unchanged = before.filter(|before| before.counter == lease.counter);
         let handoff = lease.checkpoint_owner.as_ref().map(|from| {
             let same = before.and_then(|before| before.handoff.as_ref());
@@ -186,7 +222,7 @@ impl SeenLease {
         // A token that is gone was removed by whoever gave the lease away, be it to the same owner again.
         let without_token = same_owner.filter(|before| before.token.is_none());
         let taken_up =
-            lease.token.is_some() || without_token.is_some_and(|before| before.taken_up || before.is_renewed(lease));
+            token.is_some() || without_token.is_some_and(|before| before.taken_up || before.is_renewed(lease, token));
         let reported = lease.throughput_kbps.filter(|kbps| kbps.is_finite());
         let throughput_kbps = match (before, reported) {
             (Some(Self { throughput_kbps: Some(old), since, .. }), Some(new)) if unchanged.is_none() => {
@@ -198,7 +234,8 @@ impl SeenLease {
         };
         Self {
             counter: lease.counter,
-            token: lease.token,
+            token,
+            seen: asked,
             since: unchanged.map_or(asked, |before| before.since),
             owner: lease.actual_owner().cloned(),
             taken_up,
@@ -210,7 +247,7 @@ impl SeenLease {
 
 impl SeenWorker {
     const fn is_seen_alive(&mut self, asked: Monotonic) {
-        (self.since, self.was_alive) = (asked, true);
+        (self.since, self.was_alive, self.neglected) = (asked, true, Duration::ZERO);
     }
 
     fn is_silent(&self, duration: Duration, now: Monotonic) -> bool {
@@ -336,6 +373,41 @@ mod tests {
         observations.observe_workers(&[WorkerMetrics::new("w".into(), NOON)], at(0), NOON);
         assert!(observations.is_alive(&"w".into(), DURATION, at(60)));
         assert!(observations.is_dead(&"w".into(), DURATION, at(61)));
+    }
+
+    /// Found beside real Java workers: dead ones were given the same leases again and again for a minute.
+    #[test]
+    fn a_java_worker_that_lost_a_lease_because_it_did_not_renew_it_is_not_alive_before_it_shows_it() {
+        let java = |seconds: u64| WorkerMetrics::new("w".into(), NOON.plus(Duration::from_secs(seconds)));
+        let mut observations = Observations::default();
+        let mut look = |lease: Lease, item: WorkerMetrics, seconds| {
+            observations.observe(&[lease], at(seconds));
+            observations.observe_workers(&[item], at(seconds), NOON);
+            observations.is_alive(&"w".into(), DURATION, at(seconds))
+        };
+        assert!(look(lease("w", 1), java(0), 0) && look(lease("w", 2), java(0), 2) && look(lease("w", 2), java(0), 12));
+        assert!(look(lease("w", 2), java(0), 13), "its item is fresh enough");
+        assert!(!look(lease("v", 3), java(0), 15), "it did not renew for 11 s");
+        assert!(look(lease("v", 3), java(30), 30), "it was only slow");
+        assert!(look(lease("w", 4), java(30), 32) && look(lease("w", 5), java(30), 34));
+        assert!(look(lease("v", 6), java(30), 36), "it gave the lease away");
+    }
+
+    #[test]
+    fn a_java_worker_may_take_longer_to_find_what_it_was_given() {
+        let mut observations = Observations::default();
+        let given = Lease { token: Some(WriteToken::new(7)), ..lease("java", 5) };
+        observations.observe_workers(&[WorkerMetrics::new("java".into(), NOON), item("ours", 1)], at(0), NOON);
+        observations.observe(&[given.clone()], at(0));
+        assert!(!observations.is_taken_up(&given), "the token is of one of ours that had it before");
+        let is_expired =
+            |observations: &Observations, lease: &Lease, seconds| observations.is_expired(lease, DURATION, at(seconds));
+        assert!(!is_expired(&observations, &given, 15) && is_expired(&observations, &given, 16));
+        let renewed = Lease { counter: 6, ..given };
+        observations.observe(&[renewed.clone()], at(13));
+        assert!(observations.is_taken_up(&renewed) && is_expired(&observations, &renewed, 24));
+        observations.observe(&[lease("ours", 7)], at(30));
+        assert!(is_expired(&observations, &lease("ours", 7), 41), "ours are faster");
     }
 
     #[test]

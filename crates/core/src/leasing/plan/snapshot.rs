@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Held, MoveKind, PlanSettings, PlannedLease, PlannedWorker, plan};
+use crate::leasing::observe::JAVA_PATIENCE;
 use crate::leasing::{Observations, Unfinished};
-use crate::{Lease, LeaseKey, Monotonic, WorkerId, WorkerMetrics};
+use crate::{Lease, LeaseKey, Monotonic, Timestamp, WorkerId, WorkerMetrics};
 
 /// A fleet as an observer sees it.
 #[derive(Clone, Copy, Debug)]
@@ -75,9 +76,16 @@ impl Fleet<'_> {
     /// for.
     ///
     /// The worker itself asks, and it has observed nobody: whoever has an item counts as alive, since a leader removes the items
-    /// of the dead.
-    pub fn successors(&self, leaving: &WorkerId, settings: &PlanSettings) -> BTreeMap<LeaseKey, WorkerId> {
-        let registered: BTreeSet<&WorkerId> = self.workers.iter().map(|metrics| &metrics.worker).collect();
+    /// of the dead. Those of Java workers stay for a day, so of these the time in them decides, by the clock on the wall (as the KCL
+    /// does).
+    pub fn successors(
+        &self,
+        leaving: &WorkerId,
+        settings: &PlanSettings,
+        wall: Timestamp,
+    ) -> BTreeMap<LeaseKey, WorkerId> {
+        let there: Vec<&WorkerMetrics> = self.workers.iter().filter(|metrics| is_there(metrics, wall)).collect();
+        let registered: BTreeSet<&WorkerId> = there.iter().map(|metrics| &metrics.worker).collect();
         let wanted = self.leases.iter().filter(|lease| !lease.is_finished());
         let leases = wanted.filter_map(|lease| {
             let held = match (lease.actual_owner(), &lease.owner) {
@@ -90,11 +98,15 @@ impl Fleet<'_> {
             Some(PlannedLease { key, stream, throughput_kbps: lease.throughput_kbps, held })
         });
         let leases: Vec<PlannedLease> = leases.collect();
-        let others = self.workers.iter().filter(|metrics| metrics.worker != *leaving);
+        let others = there.into_iter().filter(|metrics| metrics.worker != *leaving);
         let others: Vec<PlannedWorker> = others.map(|metrics| self.planned(metrics)).collect();
         let moves = plan(&leases, &others, settings).moves.into_iter();
         moves.filter(|change| change.kind == MoveKind::Free).map(|change| (change.key, change.to)).collect()
     }
+}
+
+fn is_there(metrics: &WorkerMetrics, wall: Timestamp) -> bool {
+    metrics.heartbeat.is_some() || wall.since(metrics.last_update) <= JAVA_PATIENCE
 }
 
 fn held(lease: &Lease, observations: &Observations, patience: &Patience, now: Monotonic) -> Held {
@@ -133,7 +145,7 @@ fn is_busy(metrics: &WorkerMetrics) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Checkpoint, Timestamp};
+    use crate::Checkpoint;
 
     const PATIENCE: Patience =
         Patience { lease_duration: Duration::from_secs(10), handoff_deadline: Duration::from_secs(30) };
@@ -232,8 +244,8 @@ mod tests {
         let (leases, workers) = (vec![given], items(&["dead", "alive"]));
         let fleet = Fleet { leases: &leases, workers: &workers, draining: &BTreeSet::new() };
         let held = |seconds| fleet.snapshot(&observations, &PATIENCE, at(seconds)).0[0].held.clone();
-        assert_eq!((held(61), held(66)), (Held::HandedTo("dead".into()), Held::HandedTo("dead".into())));
-        assert_eq!(held(67), Held::Free);
+        assert_eq!((held(61), held(68)), (Held::HandedTo("dead".into()), Held::HandedTo("dead".into())));
+        assert_eq!(held(69), Held::Free, "half of the time of a Java worker");
         let (_, workers) = fleet.snapshot(&observations, &PATIENCE, at(61));
         assert_eq!(workers.iter().map(|worker| worker.id.as_str()).collect::<Vec<_>>(), ["alive"]);
     }
@@ -247,7 +259,7 @@ mod tests {
         observations.observe_workers(&workers, at(9), Timestamp::default());
         let fleet = Fleet { leases: &leases, workers: &workers, draining: &BTreeSet::new() };
         let takers = |seconds| fleet.snapshot(&observations, &PATIENCE, at(seconds)).1.len();
-        assert_eq!((takers(10), takers(11)), (2, 1), "its item is fresh, its lease has expired");
+        assert_eq!((takers(15), takers(16)), (2, 1), "its item is fresh, its lease has expired");
     }
 
     #[test]
@@ -263,7 +275,7 @@ mod tests {
         workers[1].streams = Some(["1:a:1".to_owned()].into());
         workers[2].streams = Some(["1:b:1".to_owned()].into());
         let fleet = Fleet { leases: &leases, workers: &workers, draining: &BTreeSet::new() };
-        let successors = fleet.successors(&"leaving".into(), &PlanSettings::default());
+        let successors = fleet.successors(&"leaving".into(), &PlanSettings::default(), Timestamp::default());
         assert_eq!(successors.len(), 8, "nobody consumes c: {successors:?}");
         for (lease, to) in successors {
             assert_eq!(to.as_str(), if lease.as_str().starts_with("1:a") { "x" } else { "y" });
@@ -280,10 +292,25 @@ mod tests {
         let workers = items(&["leaving", "b", "c", "drained"]);
         let draining = ["drained".into()].into();
         let fleet = Fleet { leases: &leases, workers: &workers, draining: &draining };
-        let successors = fleet.successors(&"leaving".into(), &PlanSettings::default());
+        let successors = fleet.successors(&"leaving".into(), &PlanSettings::default(), Timestamp::default());
         let count = |id: &str| successors.values().filter(|to| to.as_str() == id).count();
         assert_eq!((successors.len(), count("b"), count("c")), (7, 3, 4), "{successors:?}");
         let alone = Fleet { leases: &leases, workers: &items(&["leaving"]), draining: &BTreeSet::new() };
-        assert!(alone.successors(&"leaving".into(), &PlanSettings::default()).is_empty());
+        assert!(alone.successors(&"leaving".into(), &PlanSettings::default(), Timestamp::default()).is_empty());
+    }
+
+    #[test]
+    fn a_java_worker_whose_item_is_old_gets_nothing_from_one_that_leaves() {
+        let leases = [lease("a", Some("leaving")), lease("b", Some("leaving"))];
+        let mut workers = items(&["leaving", "java", "ours"]);
+        workers[2].heartbeat = Some(crate::Heartbeat { incarnation: 1, beat: 1 });
+        let fleet = Fleet { leases: &leases, workers: &workers, draining: &BTreeSet::new() };
+        let takers = |seconds| -> BTreeSet<String> {
+            let wall = Timestamp::default().plus(Duration::from_secs(seconds));
+            let successors = fleet.successors(&"leaving".into(), &PlanSettings::default(), wall);
+            successors.values().map(ToString::to_string).collect()
+        };
+        assert_eq!(takers(60), ["java".to_owned(), "ours".to_owned()].into());
+        assert_eq!(takers(61), ["ours".to_owned()].into());
     }
 }
