@@ -1,15 +1,17 @@
 //! The workers of a mixed fleet: ours in this process, the KCL's in processes of their own.
 
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use shardwell_aws::{DynamoLeaseStore, KinesisStream};
 use shardwell_consumer::{
     Batch, Checkpointer, InitialPosition, LaneContext, Outcome, ProcessError, RecordProcessor, Start, Worker,
     WorkerError, WorkerHandle,
 };
-use shardwell_core::Checkpoint;
+use shardwell_core::{Checkpoint, CpuTime, Env, Monotonic, Place, SystemEnv, Timestamp};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinHandle;
@@ -63,16 +65,48 @@ impl RecordProcessor for Recorder {
     }
 }
 
+/// The system, but that nobody can tell how busy the machine is: all are on the same one, and to a Java leader, which goes by that,
+/// they would all be equally loaded whatever they have.
+#[derive(Debug)]
+struct UnknownLoad(SystemEnv);
+
+impl Env for UnknownLoad {
+    fn now(&self) -> Monotonic {
+        self.0.now()
+    }
+
+    fn timestamp(&self) -> Timestamp {
+        self.0.timestamp()
+    }
+
+    fn sleep_until(&self, deadline: Monotonic) -> BoxFuture<'static, ()> {
+        self.0.sleep_until(deadline)
+    }
+
+    fn spawn_detached(&self, place: Place, task: BoxFuture<'static, ()>) {
+        self.0.spawn_detached(place, task);
+    }
+
+    fn random(&self) -> u64 {
+        self.0.random()
+    }
+
+    fn cpu_time(&self) -> Option<CpuTime> {
+        None
+    }
+}
+
 impl Ours {
     /// Starts one, at its default settings.
     pub(crate) fn start(id: &str, stream: &KinesisStream, leases: DynamoLeaseStore, log: &Log) -> Self {
         let log = log.clone();
+        let env = Arc::new(UnknownLoad(SystemEnv::new().expect("threads")));
         let worker = Worker::builder(APPLICATION, stream.clone(), leases, move |lane: &LaneContext| Recorder {
             lane: lane.clone(),
             log: log.clone(),
         });
-        let worker =
-            worker.initial_position(InitialPosition::TrimHorizon).worker_id(id).build().expect("good settings");
+        let worker = worker.initial_position(InitialPosition::TrimHorizon).worker_id(id).env(env);
+        let worker = worker.build().expect("good settings");
         Self { handle: worker.handle(), run: tokio::spawn(worker.run()) }
     }
 

@@ -1,0 +1,199 @@
+//! The effects around the pipeline: it asks the clock, sends what is to be sent, and lists the shards.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use shardwell_core::{
+    Env, EnvExt, Place, RetryPolicy, ShardFilter, Stream, StreamError, StreamErrorKind, StreamWriter,
+};
+use tokio::sync::Notify;
+use tracing::{debug, info, warn};
+
+use crate::budget::Budget;
+use crate::lock::lock;
+use crate::metrics;
+use crate::pipeline::{Listing, Pipeline, Request, Step, verdicts, with_causes};
+
+/// A stream that can be written and described.
+pub(crate) trait Target: Stream + StreamWriter {}
+
+impl<T: Stream + StreamWriter> Target for T {}
+
+/// The shards are not listed more often than this, whatever suggests that they have changed.
+const LISTING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The longest wait after a listing that failed.
+const LISTING_BACKOFF: Duration = Duration::from_secs(30);
+
+/// A stream and what is under way to it.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    pub(crate) name: String,
+    pub(crate) target: Arc<dyn Target>,
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) pipeline: Mutex<Pipeline>,
+    /// Something has changed that cannot wait.
+    pub(crate) wake: Notify,
+    list: Notify,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Nothing more is taken.
+    is_closed: bool,
+    /// What was taken since metrics were told.
+    received: u64,
+}
+
+impl Driver {
+    /// Starts the tasks for a stream. They end when it is closed and everything is settled.
+    pub(crate) fn start(
+        target: Arc<dyn Target>,
+        env: Arc<dyn Env>,
+        budget: Arc<Budget>,
+        pipeline: Pipeline,
+    ) -> Arc<Self> {
+        let driver = Arc::new(Self {
+            name: stream_name(&*target),
+            target,
+            env,
+            budget,
+            pipeline: Mutex::new(pipeline),
+            wake: Notify::new(),
+            list: Notify::new(),
+            state: Mutex::default(),
+        });
+        driver.env.spawn_detached(Place::Pipeline, Box::pin(run(driver.clone())));
+        driver.env.spawn_detached(Place::Pipeline, Box::pin(list(driver.clone())));
+        driver
+    }
+
+    /// Nothing more is taken; what was is still settled.
+    pub(crate) fn close(&self) {
+        lock(&self.state).is_closed = true;
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.state).is_closed
+    }
+
+    /// A user record was taken.
+    pub(crate) fn received(&self) {
+        lock(&self.state).received += 1;
+    }
+
+    fn tell(&self) {
+        let received = std::mem::take(&mut lock(&self.state).received);
+        if received > 0 {
+            metrics::received(&self.name, received);
+        }
+        let (landed, failed) = lock(&self.pipeline).take_settled();
+        metrics::settled(&self.name, landed, failed);
+        metrics::pending(&self.name, self.budget.taken());
+    }
+}
+
+fn stream_name(target: &dyn Target) -> String {
+    let stream: &dyn Stream = target;
+    stream.to_string()
+}
+
+/// Sends what is to be sent for as long as anybody may put something, and until all is settled.
+async fn run(driver: Arc<Driver>) {
+    loop {
+        let woken = driver.wake.notified();
+        let (Step { requests, wake_at, wants_listing }, is_empty) = {
+            let mut pipeline = lock(&driver.pipeline);
+            (pipeline.poll(driver.env.now()), pipeline.is_empty())
+        };
+        for request in requests {
+            driver.env.spawn_detached(Place::Pipeline, Box::pin(send(driver.clone(), request)));
+        }
+        driver.tell();
+        if wants_listing {
+            driver.list.notify_one();
+        }
+        if is_empty && driver.is_closed() {
+            break;
+        }
+        tokio::select! {
+            biased;
+            () = woken => {}
+            () = driver.env.sleep_until_if_any(wake_at) => {}
+        }
+    }
+    debug!(stream = driver.name, "nothing is left to be put");
+    // The other task has nothing to do any more either.
+    driver.list.notify_one();
+}
+
+async fn send(driver: Arc<Driver>, request: Request) {
+    let entries = request.entries();
+    let answer = driver.target.put(&entries).await;
+    if let Err(error) = &answer {
+        let (records, error) = (entries.len(), with_causes(error));
+        warn!(stream = driver.name, records, error, "cannot put records");
+    }
+    let verdicts = verdicts(entries.len(), answer);
+    drop(entries);
+    let now = driver.env.now();
+    lock(&driver.pipeline).settle(&driver.name, now, request, verdicts, || driver.env.random());
+    driver.wake.notify_one();
+}
+
+/// Lists the shards at the start, and whenever there is a reason to.
+async fn list(driver: Arc<Driver>) {
+    let retry = RetryPolicy::default().with_initial(LISTING_INTERVAL).with_cap(LISTING_BACKOFF);
+    let mut failures = 0;
+    loop {
+        driver.list.notified().await;
+        if driver.is_closed() && lock(&driver.pipeline).is_empty() {
+            return;
+        }
+        let (listing, pause) = match listing(&*driver.target).await {
+            Ok(Some(listing)) => {
+                failures = 0;
+                metrics::listed(&driver.name, "ok");
+                (Some(listing), LISTING_INTERVAL)
+            }
+            // Between the two halves of a reshard.
+            Ok(None) => (None, LISTING_INTERVAL),
+            Err(error) => {
+                failures += 1;
+                metrics::listed(&driver.name, "failed");
+                let pause = retry.delay(failures, driver.env.random()).unwrap_or(LISTING_BACKOFF);
+                let error = with_causes(&error);
+                warn!(stream = driver.name, error, "cannot list the shards; trying again in {pause:?}");
+                (Some(Listing::Unknown), pause)
+            }
+        };
+        let failed = matches!(listing, Some(Listing::Unknown) | None);
+        if let Some(listing) = listing {
+            lock(&driver.pipeline).install(driver.env.now(), listing);
+            driver.wake.notify_one();
+        }
+        driver.env.sleep(pause).await;
+        if failed {
+            driver.list.notify_one();
+        }
+    }
+}
+
+/// What the stream says of where records go; nothing while it is being resharded.
+async fn listing(target: &dyn Target) -> Result<Option<Listing>, StreamError> {
+    let describe = target.describe().await;
+    match describe {
+        Ok(description) if description.automatic_distribution => {
+            info!(stream = stream_name(target), "the stream distributes records by itself; they are not aggregated");
+            return Ok(Some(Listing::Automatic));
+        }
+        // Whoever may not describe it may be allowed to list its shards.
+        Ok(_) => {}
+        Err(error) if error.kind() == StreamErrorKind::Denied => {}
+        Err(error) => return Err(error),
+    }
+    Ok(Listing::of(target.list_shards(ShardFilter::AtLatest).await?))
+}

@@ -1,0 +1,118 @@
+//! From the lanes into requests.
+
+use shardwell_core::{Monotonic, PutEntry, ShardId};
+
+use super::outer::OuterRecord;
+use super::{Pipeline, Routing};
+
+/// A set of records that go out together.
+#[derive(Debug)]
+pub(crate) struct Request {
+    records: Vec<Sent>,
+    pub(super) sent: Monotonic,
+}
+
+/// A record in a request.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) id: u64,
+    pub(super) record: OuterRecord,
+    /// Where it is expected to land.
+    pub(super) shard: Option<ShardId>,
+}
+
+impl Request {
+    /// What is to be put.
+    pub(crate) fn entries(&self) -> Vec<PutEntry> {
+        self.records.iter().map(|sent| sent.record.entry.clone()).collect()
+    }
+
+    pub(super) fn into_records(self) -> Vec<Sent> {
+        self.records
+    }
+
+    /// How many records it holds.
+    pub(crate) const fn records(&self) -> usize {
+        self.records.len()
+    }
+}
+
+impl Pipeline {
+    /// The next request, if one is to be sent now: something is due, or there is enough for a full one.
+    pub(super) fn collect(&mut self, now: Monotonic) -> Option<Request> {
+        if self.requests_in_flight >= self.settings.max_requests_in_flight || !self.is_time(now) {
+            return None;
+        }
+        let mut request = Request { records: Vec::new(), sent: now };
+        let mut bytes = 0;
+        let first = self.first_lane;
+        self.first_lane = (first + 1) % self.lanes.len().max(1);
+        // A record of each lane in turn, so that no lane takes all the room.
+        let mut lanes: Vec<usize> = (first..self.lanes.len()).chain(0..first.min(self.lanes.len())).collect();
+        while !lanes.is_empty() && request.has_room(self.settings.max_request_records) {
+            let before = request.records.len();
+            lanes.retain(|lane| {
+                request.has_room(self.settings.max_request_records) && self.take(now, *lane, &mut request, &mut bytes)
+            });
+            if request.records.len() == before {
+                break;
+            }
+        }
+        self.requests_in_flight += usize::from(!request.records.is_empty());
+        (!request.records.is_empty()).then_some(request)
+    }
+
+    fn is_time(&mut self, now: Monotonic) -> bool {
+        let by = now.plus(self.slack());
+        let (mut records, mut bytes) = (0, 0);
+        for lane in 0..self.lanes.len() {
+            if self.is_blocked(&self.lanes[lane]) {
+                continue;
+            }
+            let Some(front) = self.lanes[lane].sendable(now) else { continue };
+            if front.due <= by {
+                return true;
+            }
+            records += self.lanes[lane].queued();
+            bytes += self.lanes[lane].queued_bytes(self.settings.max_request_bytes);
+        }
+        records >= self.settings.max_request_records || bytes >= self.settings.max_request_bytes
+    }
+
+    /// Takes a record of a lane into a request. Gives whether the lane may have more for it.
+    fn take(&mut self, now: Monotonic, lane: usize, request: &mut Request, bytes: &mut usize) -> bool {
+        let keeps_order = self.keeps_order();
+        if self.is_blocked(&self.lanes[lane]) {
+            return false;
+        }
+        let lane = &mut self.lanes[lane];
+        let room = self.settings.max_request_bytes.saturating_sub(*bytes);
+        let may_join =
+            |record: &OuterRecord| record.bytes() <= room && (!record.is_suspect || request.records.is_empty());
+        if !lane.sendable(now).is_some_and(may_join) {
+            return false;
+        }
+        let Some(record) = lane.take() else { return false };
+        *bytes += record.bytes();
+        let id = self.next_id;
+        self.next_id += 1;
+        if let Some(hash_keys) = record.hash_keys().filter(|_| keeps_order) {
+            self.unresolved.insert(id, hash_keys);
+        }
+        request.records.push(Sent { id, record, shard: lane.shard.clone() });
+        !keeps_order
+    }
+}
+
+impl Request {
+    fn has_room(&self, max_records: usize) -> bool {
+        self.records.len() < max_records && !self.records.first().is_some_and(|sent| sent.record.is_suspect)
+    }
+}
+
+impl Routing {
+    /// Whether a lane is the lane of a shard.
+    pub(super) const fn is_by_shard(&self) -> bool {
+        matches!(self, Self::Shards(_))
+    }
+}
