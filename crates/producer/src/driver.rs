@@ -153,7 +153,9 @@ async fn list(driver: Arc<Driver>) {
         if driver.is_closed() && lock(&driver.pipeline).is_empty() {
             return;
         }
-        let (listing, pause) = match listing(&*driver.target).await {
+        let wants_closed = lock(&driver.pipeline).wants_closed_shards();
+        let filter = if wants_closed { ShardFilter::All } else { ShardFilter::AtLatest };
+        let (listing, pause) = match listing(&*driver.target, filter).await {
             Ok(Some(listing)) => {
                 failures = 0;
                 metrics::listed(&driver.name, "ok");
@@ -183,7 +185,7 @@ async fn list(driver: Arc<Driver>) {
 }
 
 /// What the stream says of where records go; nothing while it is being resharded.
-async fn listing(target: &dyn Target) -> Result<Option<Listing>, StreamError> {
+async fn listing(target: &dyn Target, filter: ShardFilter) -> Result<Option<Listing>, StreamError> {
     let describe = target.describe().await;
     match describe {
         Ok(description) if description.automatic_distribution => {
@@ -195,5 +197,5 @@ async fn listing(target: &dyn Target) -> Result<Option<Listing>, StreamError> {
         Err(error) if error.kind() == StreamErrorKind::Denied => {}
         Err(error) => return Err(error),
     }
-    Ok(Listing::of(target.list_shards(ShardFilter::AtLatest).await?))
+    Ok(Listing::of(target.list_shards(filter).await?))
 }

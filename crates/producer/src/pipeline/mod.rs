@@ -206,6 +206,11 @@ impl Pipeline {
         self.outstanding.barrier()
     }
 
+    /// Whether closed shards must be listed too: a record is in one that was closed before anybody saw it open.
+    pub(crate) fn wants_closed_shards(&self) -> bool {
+        self.misplaced.iter().any(|misplaced| self.known.range(misplaced.shard()).is_none())
+    }
+
     /// How many user records landed and failed since this was asked last.
     pub(crate) fn take_settled(&mut self) -> (u64, u64) {
         self.outstanding.take_settled()

@@ -14,7 +14,10 @@ impl Pipeline {
     pub(crate) fn install(&mut self, now: Monotonic, listing: Listing) {
         self.wants_listing = false;
         match listing {
-            Listing::Shards(shards) => self.install_shards(now, &shards),
+            Listing::Shards { open, closed } => {
+                self.known.learn(&closed);
+                self.install_shards(now, &open);
+            }
             Listing::Automatic => self.install_single(now, Routing::Automatic),
             // Old shards are better than none.
             Listing::Unknown if self.routing.is_by_shard() => {}

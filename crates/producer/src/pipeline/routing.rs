@@ -21,8 +21,12 @@ pub(crate) enum Routing {
 /// What a listing says.
 #[derive(Clone, Debug)]
 pub(crate) enum Listing {
-    /// The stream routes by hash key, to these shards.
-    Shards(Vec<(HashKeyRange, ShardId)>),
+    /// The stream routes by hash key, to the open shards.
+    Shards {
+        open: Vec<(HashKeyRange, ShardId)>,
+        /// Closed ones, as far as they were listed.
+        closed: Vec<(HashKeyRange, ShardId)>,
+    },
     /// It does not.
     Automatic,
     /// It cannot be had.
@@ -30,11 +34,13 @@ pub(crate) enum Listing {
 }
 
 impl Listing {
-    /// What these open shards say; nothing if the listing raced a reshard: there are hash keys without a shard, or with two.
+    /// What these shards say; nothing if the listing raced a reshard: there are hash keys without an open shard, or with two.
     pub(crate) fn of(shards: Vec<Shard>) -> Option<Self> {
-        let shards: Vec<_> = shards.into_iter().map(|shard| (shard.hash_key_range, shard.id)).collect();
-        let map = ShardMap::new(shards.iter().map(|(range, _)| (*range, ()))).ok()?;
-        map.is_complete().then_some(Self::Shards(shards))
+        let (open, closed): (Vec<Shard>, Vec<Shard>) = shards.into_iter().partition(Shard::is_open);
+        let ranges = |shards: Vec<Shard>| shards.into_iter().map(|shard| (shard.hash_key_range, shard.id)).collect();
+        let (open, closed): (Vec<_>, Vec<_>) = (ranges(open), ranges(closed));
+        let map = ShardMap::new(open.iter().map(|(range, _)| (*range, ()))).ok()?;
+        map.is_complete().then_some(Self::Shards { open, closed })
     }
 }
 

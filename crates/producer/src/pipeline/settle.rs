@@ -22,6 +22,12 @@ pub(super) struct Misplaced {
     answered: Monotonic,
 }
 
+impl Misplaced {
+    pub(super) const fn shard(&self) -> &ShardId {
+        &self.placed.shard
+    }
+}
+
 /// Where a record is that has landed.
 enum Place {
     Right,
