@@ -1,5 +1,6 @@
 //! The effects around the pipeline: it asks the clock, sends what is to be sent, and lists the shards.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -36,15 +37,8 @@ pub(crate) struct Driver {
     /// Something has changed that cannot wait.
     pub(crate) wake: Notify,
     list: Notify,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
     /// Nothing more is taken.
-    is_closed: bool,
-    /// What was taken since metrics were told.
-    received: u64,
+    is_closed: AtomicBool,
 }
 
 impl Driver {
@@ -63,7 +57,7 @@ impl Driver {
             pipeline: Mutex::new(pipeline),
             wake: Notify::new(),
             list: Notify::new(),
-            state: Mutex::default(),
+            is_closed: AtomicBool::new(false),
         });
         driver.env.spawn_detached(Place::Pipeline, Box::pin(run(driver.clone())));
         driver.env.spawn_detached(Place::Pipeline, Box::pin(list(driver.clone())));
@@ -72,26 +66,17 @@ impl Driver {
 
     /// Nothing more is taken; what was is still settled.
     pub(crate) fn close(&self) {
-        lock(&self.state).is_closed = true;
+        self.is_closed.store(true, Ordering::SeqCst);
         self.wake.notify_one();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        lock(&self.state).is_closed
-    }
-
-    /// A user record was taken.
-    pub(crate) fn received(&self) {
-        lock(&self.state).received += 1;
+        self.is_closed.load(Ordering::SeqCst)
     }
 
     fn tell(&self) {
-        let received = std::mem::take(&mut lock(&self.state).received);
-        if received > 0 {
-            metrics::received(&self.name, received);
-        }
-        let (landed, failed) = lock(&self.pipeline).take_settled();
-        metrics::settled(&self.name, landed, failed);
+        let counts = lock(&self.pipeline).take_counts();
+        metrics::counted(&self.name, counts);
         metrics::pending(&self.name, self.budget.taken());
     }
 }
@@ -105,9 +90,10 @@ fn stream_name(target: &dyn Target) -> String {
 async fn run(driver: Arc<Driver>) {
     loop {
         let woken = driver.wake.notified();
-        let (Step { requests, wake_at, wants_listing }, is_empty) = {
+        let (Step { requests, wake_at, wants_listing }, is_over) = {
             let mut pipeline = lock(&driver.pipeline);
-            (pipeline.poll(driver.env.now()), pipeline.is_empty())
+            // Both are asked under the lock under which records are added: whoever comes later finds it closed.
+            (pipeline.poll(driver.env.now()), driver.is_closed() && pipeline.is_empty())
         };
         for request in requests {
             driver.env.spawn_detached(Place::Pipeline, Box::pin(send(driver.clone(), request)));
@@ -116,7 +102,7 @@ async fn run(driver: Arc<Driver>) {
         if wants_listing {
             driver.list.notify_one();
         }
-        if is_empty && driver.is_closed() {
+        if is_over {
             break;
         }
         tokio::select! {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use shardwell_core::ShardId;
 
-use crate::pipeline::Request;
+use crate::pipeline::{Counts, Request};
 
 /// Counter: user records taken (the KPL's `UserRecordsReceived`).
 pub const RECEIVED: &str = "shardwell_put_user_records_received_total";
@@ -97,9 +97,12 @@ impl Answer {
     }
 }
 
-/// User records were settled.
-pub(crate) fn settled(stream: &str, landed: u64, failed: u64) {
-    for (result, count) in [("landed", landed), ("failed", failed)] {
+/// User records were taken and settled.
+pub(crate) fn counted(stream: &str, counts: Counts) {
+    if counts.received > 0 {
+        counter!(RECEIVED, &[("stream", stream.to_owned())]).increment(counts.received);
+    }
+    for (result, count) in [("landed", counts.landed), ("failed", counts.failed)] {
         if count > 0 {
             counter!(USER_RECORDS, &[("stream", stream.to_owned()), ("result", result.to_owned())]).increment(count);
         }
@@ -116,9 +119,4 @@ pub(crate) fn pending(stream: &str, (bytes, records): (usize, usize)) {
 /// The shards were listed, or could not be.
 pub(crate) fn listed(stream: &str, result: &'static str) {
     counter!(LISTINGS, &[("stream", stream.to_owned()), ("result", result.to_owned())]).increment(1);
-}
-
-/// User records were taken.
-pub(crate) fn received(stream: &str, count: u64) {
-    counter!(RECEIVED, &[("stream", stream.to_owned())]).increment(count);
 }

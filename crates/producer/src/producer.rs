@@ -178,7 +178,6 @@ impl Producer {
             let mut pipeline = lock(&driver.pipeline);
             // Asked under the lock under which the driver looks whether anything is left.
             self.check_open()?;
-            driver.received();
             pipeline.add(driver.env.now(), record, hash_key, permit, answer)
         };
         if must_wake {

@@ -38,9 +38,9 @@ impl Request {
 }
 
 impl Pipeline {
-    /// The next request, if one is to be sent now: something is due, or there is enough for a full one.
-    pub(super) fn collect(&mut self, now: Monotonic) -> Option<Request> {
-        if self.requests_in_flight >= self.settings.max_requests_in_flight || !self.is_time(now) {
+    /// The next request, if one is to be sent now: something is due by a time, or there is enough for a full one.
+    pub(super) fn collect(&mut self, now: Monotonic, by: Monotonic) -> Option<Request> {
+        if self.requests_in_flight >= self.settings.max_requests_in_flight || !self.is_time(now, by) {
             return None;
         }
         let mut request = Request { records: Vec::new(), sent: now };
@@ -62,8 +62,7 @@ impl Pipeline {
         (!request.records.is_empty()).then_some(request)
     }
 
-    fn is_time(&mut self, now: Monotonic) -> bool {
-        let by = now.plus(self.slack());
+    fn is_time(&mut self, now: Monotonic, by: Monotonic) -> bool {
         let (mut records, mut bytes) = (0, 0);
         for lane in 0..self.lanes.len() {
             if self.is_blocked(&self.lanes[lane]) {

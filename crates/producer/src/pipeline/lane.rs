@@ -65,8 +65,9 @@ impl Lane {
         }
     }
 
-    /// A user record joins; it is to be sent at `due`. Gives how many records are queued for that.
-    pub(crate) fn add(&mut self, entry: PutEntry, member: Member, due: Monotonic) -> usize {
+    /// A user record joins; it is to be sent at `due`. If there is no room beside it, what was there has nothing to wait for, and is to
+    /// be sent at `soon`. Gives how many records are queued for that.
+    pub(crate) fn add(&mut self, entry: PutEntry, member: Member, due: Monotonic, soon: Monotonic) -> usize {
         let before = self.queue.len();
         let Some(aggregation) = &mut self.aggregation else {
             self.queue.push_back(OuterRecord::plain(entry, member, due));
@@ -79,10 +80,9 @@ impl Lane {
         match aggregation.try_add(&entry) {
             Ok(()) => aggregation.push(member, due),
             Err(AddError::NoRoom) => {
-                // What is full has nothing to wait for.
-                let now = member.arrived;
-                self.finish(now);
-                self.add(entry, member, due);
+                let soon = aggregation.due.min(soon);
+                self.finish(soon);
+                self.add(entry, member, due, soon);
             }
             // Too large to be aggregated; everything else was checked before.
             Err(_) => self.push(OuterRecord::plain(entry, member, due)),
@@ -118,6 +118,12 @@ impl Lane {
     pub(crate) fn flush(&mut self, now: Monotonic) {
         self.finish(now);
         self.queue.iter_mut().for_each(|record| record.due = record.due.min(now));
+    }
+
+    /// When something is to be sent, as far as it may be.
+    pub(crate) fn due(&self) -> Option<Monotonic> {
+        let front = self.queue.front().map(|record| record.due);
+        [self.aggregation_due(), front].into_iter().flatten().min()
     }
 
     /// When what is being aggregated is to be sent.

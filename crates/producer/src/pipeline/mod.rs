@@ -38,6 +38,7 @@ use routing::{KnownShards, Routing};
 use settle::Misplaced;
 
 pub(crate) use collect::Request;
+pub(crate) use outstanding::Counts;
 pub(crate) use routing::Listing;
 pub(crate) use verdict::{verdicts, with_causes};
 
@@ -122,13 +123,13 @@ impl Pipeline {
         let generation = self.outstanding.begin();
         let (is_explicit, attempts) = (entry.explicit_hash_key.is_some(), Attempts::default());
         let member = Member { answer, permit, hash_key, is_explicit, arrived: now, generation, attempts };
-        let due = now.plus(self.settings.linger);
+        let (due, soon) = (now.plus(self.settings.linger), now.plus(self.slack()));
         let lane = self.lane_of(hash_key);
         let Some(lane) = self.lanes.get_mut(lane) else { return true };
-        let queued = lane.add(entry, member, due);
+        let queued = lane.add(entry, member, due, soon);
         self.queued += queued;
-        let is_full = queued > 0 && (lane.aggregates() || self.queued >= self.settings.max_request_records);
-        is_full || self.wake_at.is_none_or(|at| due < at)
+        let due = if queued > 0 && lane.aggregates() { soon } else { due };
+        self.queued >= self.settings.max_request_records || self.wake_at.is_none_or(|at| due < at)
     }
 
     /// The lane of a hash key. Where a listing was incomplete there may be none.
@@ -144,9 +145,11 @@ impl Pipeline {
         self.expire(now);
         let mut requests = Vec::new();
         if !matches!(self.routing, Routing::Awaited) {
-            let by = now.plus(self.slack());
+            // Records that are due soon go with those that are due now, so that a request takes more of them.
+            let is_time = self.lanes.iter().filter_map(Lane::due).any(|due| due <= now);
+            let by = if is_time { now.plus(self.slack()) } else { now };
             self.lanes.iter_mut().for_each(|lane| lane.advance(now, by));
-            while let Some(request) = self.collect(now) {
+            while let Some(request) = self.collect(now, by) {
                 requests.push(request);
             }
         }
@@ -155,7 +158,7 @@ impl Pipeline {
         Step { requests, wake_at: self.wake_at, wants_listing: self.wants_listing }
     }
 
-    /// Records that are due within this time go with those that are due now, so that a request takes more of them.
+    /// How soon is soon.
     fn slack(&self) -> Duration {
         self.settings.linger / 5
     }
@@ -211,9 +214,9 @@ impl Pipeline {
         self.misplaced.iter().any(|misplaced| self.known.range(misplaced.shard()).is_none())
     }
 
-    /// How many user records landed and failed since this was asked last.
-    pub(crate) fn take_settled(&mut self) -> (u64, u64) {
-        self.outstanding.take_settled()
+    /// How many user records were taken and settled since this was asked last.
+    pub(crate) fn take_counts(&mut self) -> Counts {
+        self.outstanding.take_counts()
     }
 
     /// Whether nothing is under way.

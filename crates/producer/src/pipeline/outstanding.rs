@@ -15,13 +15,21 @@ pub(crate) struct Outstanding {
     count: BTreeMap<u64, usize>,
     /// Who waits until nothing of an earlier generation is left.
     waiting: Vec<(u64, oneshot::Sender<()>)>,
-    /// How many landed and failed since somebody asked.
-    settled: (u64, u64),
+    counts: Counts,
+}
+
+/// How many user records were taken, and what became of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) received: u64,
+    pub(crate) landed: u64,
+    pub(crate) failed: u64,
 }
 
 impl Outstanding {
     /// One more is under way. Gives its generation.
     pub(crate) fn begin(&mut self) -> u64 {
+        self.counts.received += 1;
         *self.count.entry(self.generation).or_default() += 1;
         self.generation
     }
@@ -29,7 +37,7 @@ impl Outstanding {
     /// Tells whoever waits for a user record what became of it. Nobody has to wait.
     pub(crate) fn settle(&mut self, member: Member, answer: Result<Landed, PutFailure>) {
         let Member { answer: waiting, permit, generation, .. } = member;
-        let count = if answer.is_ok() { &mut self.settled.0 } else { &mut self.settled.1 };
+        let count = if answer.is_ok() { &mut self.counts.landed } else { &mut self.counts.failed };
         *count += 1;
         // There is room again before anybody hears of it: who waits for the answer may put the next one at once.
         drop(permit);
@@ -51,9 +59,9 @@ impl Outstanding {
         settled
     }
 
-    /// How many landed and failed since this was asked last.
-    pub(crate) fn take_settled(&mut self) -> (u64, u64) {
-        std::mem::take(&mut self.settled)
+    /// How many were taken and settled since this was asked last.
+    pub(crate) fn take_counts(&mut self) -> Counts {
+        std::mem::take(&mut self.counts)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -69,7 +69,7 @@ impl Pipeline {
             for (entry, member) in record.into_user_records() {
                 let lane = self.lane_of(member.hash_key);
                 if let Some(lane) = self.lanes.get_mut(lane) {
-                    lane.add(entry, member, due);
+                    lane.add(entry, member, due, due);
                 }
             }
         }
@@ -87,7 +87,7 @@ impl Pipeline {
         for (entry, member) in record.into_user_records() {
             let lane = self.lane_of(member.hash_key);
             let part = parts.entry(lane).or_insert_with(|| self.lanes[lane].like());
-            part.add(entry, member, now);
+            part.add(entry, member, now, now);
         }
         for (lane, mut part) in parts {
             let mut records = part.drain(now);
