@@ -57,7 +57,8 @@ impl Fleet<'_> {
             let alive = self.workers.iter().filter(|metrics| observations.is_alive(&metrics.worker, duration, now));
             alive.filter(|metrics| !negligent.contains(&metrics.worker)).map(|metrics| self.planned(metrics)).collect()
         };
-        let workers = Some(takers(&|_| true)).filter(|takers| !takers.is_empty());
+        // One that is drained takes nothing.
+        let workers = Some(takers(&|_| true)).filter(|takers| takers.iter().any(|worker| !worker.is_draining));
         // Whoever was asked for a lease and has lost it to time has no way to find it again, since it names another owner. Rather
         // one of these than nobody, since they would all wait for each other.
         (leases.collect(), workers.unwrap_or_else(|| takers(&|lease| !lease.handoff_requested())))
@@ -228,6 +229,26 @@ mod tests {
         assert_eq!(takers(lease("a", Some("x"))), 1, "it is another one's");
         assert_eq!(takers(handed("a", "w", "x")), 1, "it has no way to find it again, and there is nobody else");
         assert_eq!(takers(Lease { checkpoint: Checkpoint::ShardEnd, ..lease("a", Some("w")) }), 1, "it is finished");
+    }
+
+    /// Found by the simulator: a worker thawed without a lease that it had been asked for, and the only other one was drained.
+    #[test]
+    fn rather_one_that_lost_a_lease_to_time_than_only_those_that_are_drained() {
+        let mut observations = Observations::default();
+        let mut workers = items(&["thawed", "drained"]);
+        let row = handed("a", "thawed", "drained");
+        for (beat, seconds) in [(1, 0), (2, 11)] {
+            for worker in &mut workers {
+                worker.heartbeat = Some(crate::Heartbeat { incarnation: 1, beat });
+            }
+            observations.observe(std::slice::from_ref(&row), at(seconds));
+            observations.observe_workers(&workers, at(seconds), Timestamp::default());
+        }
+        let draining = ["drained".into()].into();
+        let fleet = Fleet { leases: &[row], workers: &workers, draining: &draining };
+        let (leases, takers) = fleet.snapshot(&observations, &PATIENCE, at(11));
+        let moves = plan(&leases, &takers, &PlanSettings::default()).moves;
+        assert_eq!(moves.iter().map(|change| change.to.as_str()).collect::<Vec<_>>(), ["thawed"]);
     }
 
     #[test]
