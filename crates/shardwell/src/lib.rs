@@ -95,15 +95,17 @@
 //! | `aws` | yes | `shardwell::aws`: Amazon Kinesis, on the AWS SDK |
 //! | `dynamodb` | no | `shardwell::aws::DynamoLeaseStore`: the lease table in DynamoDB, that of the Java KCL 3.5; `shardwell::idempotent`: idempotent writes |
 //! | `file` | yes | `shardwell::file`: dead letters as JSON lines in a file |
+//! | `producer` | yes | [`Producer`]: user records into a stream, aggregated, paced, retried, each with an answer |
 //! | `sqlite` | yes | `shardwell::sqlite`: the lease table, and dead letters, in a file for all processes of one machine |
 //! | `local` | no | `shardwell::local`: an engine that speaks the Kinesis protocol on loopback, for tests and trying things out |
-//! | `cli` | no | the command `shardwell` (`local`, `leases`, `fleet`, `dead-letters`, `records`) |
+//! | `cli` | no | the command `shardwell` (`local`, `leases`, `fleet`, `dead-letters`, `put`, `tail`, `records`) |
 //!
 //! # Where to go next
 //!
 //! | to | look at |
 //! |---|---|
 //! | see all of it work on your machine | the example `quickstart` |
+//! | put records into a stream | [`Producer`], [`ProducerBuilder`], [`Ticket`] |
 //! | write a processor | [`RecordProcessor`], [`Batch`], [`Outcome`] |
 //! | tune a worker | [`WorkerBuilder`]: every setting with its default and what too small and too large do |
 //! | decide what happens when processing fails | [`DeliveryPolicy`], [`ProcessError`], [`dead_letter`] |
@@ -161,6 +163,12 @@ pub use shardwell_file as file;
 #[cfg(feature = "local")]
 #[doc(inline)]
 pub use shardwell_local as local;
+#[cfg(feature = "producer")]
+#[doc(inline)]
+pub use shardwell_producer as producer;
+#[cfg(feature = "producer")]
+#[doc(inline)]
+pub use shardwell_producer::{Producer, ProducerBuilder, Ticket};
 #[cfg(feature = "sqlite")]
 #[doc(inline)]
 pub use shardwell_sqlite as sqlite;

@@ -9,10 +9,12 @@ mod list;
 mod output;
 mod place;
 mod position;
+mod put;
 mod records;
 mod reset;
 mod signals;
 mod table;
+mod tail;
 mod watch;
 
 use std::process::ExitCode;
@@ -22,7 +24,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-/// Tools for services that consume Amazon Kinesis data streams with shardwell.
+/// Tools for services that consume and produce Amazon Kinesis data streams with shardwell.
 #[derive(Debug, Parser)]
 #[command(
     name = "shardwell",
@@ -52,6 +54,15 @@ enum Command {
     /// Look at records that were given up on, and have them tried again
     #[command(subcommand)]
     DeadLetters(Box<dead_letters::DeadLettersCommand>),
+    /// Put lines into a stream, each as a user record, with the answer for each that failed
+    ///
+    /// They are put together into aggregated records, paced and tried again as by the producer of the library. Ctrl-C stops the reading; what
+    /// was read is still put.
+    Put(put::PutArgs),
+    /// Show what is in a stream, and what comes, aggregated records taken apart
+    ///
+    /// Uses no lease table: nobody is disturbed, but for the reads that a shard allows in a second. Shards are followed through resharding.
+    Tail(tail::TailArgs),
     /// Take aggregated records apart, or make them, as lines of JSON on standard input and output
     #[command(subcommand)]
     Records(RecordsCommand),
@@ -125,6 +136,8 @@ fn run(command: Command) -> Result<()> {
             Command::Leases(LeasesCommand::Reset(args)) => reset::run(&args).await,
             Command::Fleet(command) => fleet::run(&command).await,
             Command::DeadLetters(command) => dead_letters::run(&command).await,
+            Command::Put(args) => put::run(&args).await,
+            Command::Tail(args) => tail::run(&args).await,
             Command::Records(RecordsCommand::Decode(args)) => records::decode(&args),
             Command::Records(RecordsCommand::Encode(args)) => records::encode(&args),
         }
