@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import unittest
 
@@ -30,9 +31,34 @@ def lines(count):
         yield json.dumps({"tail": f"N{source.randrange(200)}", "number": number, "text": "x" * source.randrange(300)})
 
 
-def start(*arguments, **options):
+def start(*arguments):
     command = [COMMAND, *arguments]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+class Putting:
+    """`shardwell put` with what it says in files, so that it never waits for somebody to read it."""
+
+    def __init__(self, *arguments):
+        self.out, self.err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
+        command = [COMMAND, "put", *arguments]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self.out, stderr=self.err, text=True)
+
+    def write(self, some_lines):
+        for line in some_lines:
+            self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def finish(self):
+        """The exit code, and what it said."""
+        self.process.stdin.close()
+        code = self.process.wait(timeout=120)
+        texts = []
+        for file in (self.out, self.err):
+            with file:
+                file.seek(0)
+                texts.append(file.read())
+        return code, *texts
 
 
 def records_of(name):
@@ -87,15 +113,14 @@ class Put(unittest.TestCase):
     def put(self, *options, reshards=True):
         """Puts lines while the stream is resharded; gives them, and what was told of each."""
         all_lines = list(lines(40_000 if LONG else 6_000))
-        put = start("put", "--stream", self.name, "--key-field", "tail", "--json", *options)
+        put = Putting("--stream", self.name, "--key-field", "tail", "--json", *options)
         half = len(all_lines) // 2
-        for line in all_lines[:half]:
-            put.stdin.write(line + "\n")
-        put.stdin.flush()
+        put.write(all_lines[:half])
         if reshards:
             self.reshard()
-        out, err = put.communicate("\n".join(all_lines[half:]) + "\n", timeout=120)
-        self.assertEqual(put.returncode, 0, err)
+        put.write(all_lines[half:])
+        code, out, err = put.finish()
+        self.assertEqual(code, 0, err)
         told = [json.loads(line) for line in out.splitlines()]
         self.assertEqual([place["line"] for place in told], list(range(1, len(all_lines) + 1)))
         return all_lines, told
@@ -152,10 +177,11 @@ class Put(unittest.TestCase):
         self.assertEqual(shown, set(user_records_of(self.name)))
 
     def test_a_stream_that_is_not_there_is_told_at_once(self):
-        put = start("put", "--stream", "nowhere")
+        put = Putting("--stream", "nowhere")
         began = time.monotonic()
-        _, err = put.communicate("a line\n", timeout=60)
-        self.assertEqual(put.returncode, 1)
+        put.write(["a line"])
+        code, _, err = put.finish()
+        self.assertEqual(code, 1)
         self.assertIn("line 1 is not in the stream", err)
         self.assertIn("no such stream", err)
         self.assertLess(time.monotonic() - began, 20)
@@ -182,20 +208,19 @@ class Restart(unittest.TestCase):
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         first = self.engine(port)
-        put = start("put", "--stream", "flights", "--endpoint", f"http://127.0.0.1:{port}", "--key", "k", "--json")
+        put = Putting("--stream", "flights", "--endpoint", f"http://127.0.0.1:{port}", "--key", "k", "--json")
         all_lines = list(lines(3_000))
-        for number, line in enumerate(all_lines):
-            put.stdin.write(line + "\n")
-            if number == len(all_lines) // 2:
-                put.stdin.flush()
-                self.end(first)
-                self.engine(port)
-        out, err = put.communicate(timeout=120)
+        half = len(all_lines) // 2
+        put.write(all_lines[:half])
+        self.end(first)
+        self.engine(port)
+        put.write(all_lines[half:])
+        code, out, err = put.finish()
         landed = {json.loads(line)["line"] for line in out.splitlines()}
         failed = {int(number) for number in re.findall(r"line (\d+) is not in the stream", err)}
         self.assertEqual(landed | failed, set(range(1, len(all_lines) + 1)), "every ticket is resolved")
         self.assertFalse(landed & failed)
-        self.assertEqual(put.returncode, 1 if failed else 0)
+        self.assertEqual(code, 1 if failed else 0)
         self.assertTrue(any(json.loads(line)["line"] == len(all_lines) for line in out.splitlines()), "it goes on")
 
 
