@@ -398,13 +398,13 @@ mod tests {
         let mut observations = Observations::default();
         let given = Lease { token: Some(WriteToken::new(7)), ..lease("java", 5) };
         observations.observe_workers(&[WorkerMetrics::new("java".into(), NOON), item("ours", 1)], at(0), NOON);
-        observations.observe(&[given.clone()], at(0));
+        observations.observe(std::slice::from_ref(&given), at(0));
         assert!(!observations.is_taken_up(&given), "the token is of one of ours that had it before");
         let is_expired =
             |observations: &Observations, lease: &Lease, seconds| observations.is_expired(lease, DURATION, at(seconds));
         assert!(!is_expired(&observations, &given, 15) && is_expired(&observations, &given, 16));
         let renewed = Lease { counter: 6, ..given };
-        observations.observe(&[renewed.clone()], at(13));
+        observations.observe(std::slice::from_ref(&renewed), at(13));
         assert!(observations.is_taken_up(&renewed) && is_expired(&observations, &renewed, 24));
         observations.observe(&[lease("ours", 7)], at(30));
         assert!(is_expired(&observations, &lease("ours", 7), 41), "ours are faster");
