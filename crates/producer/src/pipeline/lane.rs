@@ -47,7 +47,7 @@ impl Lane {
             .aggregates
             .then(|| settings.aggregate_limits().ok())
             .flatten()
-            .map(|limits| Aggregation { aggregator: Aggregator::new(limits), members: Vec::new(), due: now });
+            .map(|limits| Aggregation::new(limits, now));
         let pace = settings.shard_rate.map(|rate| Pace::new(rate, now));
         Self { shard: Some(shard), range, aggregation, pace, ..Self::of_stream(settings) }
     }
@@ -111,7 +111,7 @@ impl Lane {
             std::mem::take(&mut self.backing_off).into_iter().partition(|record| record.not_before <= now);
         self.backing_off = backing_off;
         let ready: Vec<OuterRecord> = ready;
-        ready.into_iter().rev().for_each(|record| self.queue.push_front(record));
+        self.put_back(ready);
     }
 
     /// Everything is to be sent as soon as possible.
@@ -170,11 +170,8 @@ impl Lane {
 
     /// A lane like this one, with nothing in it.
     pub(crate) fn like(&self) -> Self {
-        let aggregation = self.aggregation.as_ref().map(|aggregation| Aggregation {
-            aggregator: Aggregator::new(aggregation.aggregator.limits()),
-            members: Vec::new(),
-            due: aggregation.due,
-        });
+        let alike = |aggregation: &Aggregation| Aggregation::new(aggregation.aggregator.limits(), aggregation.due);
+        let aggregation = self.aggregation.as_ref().map(alike);
         let (queue, backing_off) = (VecDeque::new(), Vec::new());
         Self {
             shard: self.shard.clone(),
@@ -248,6 +245,10 @@ impl Lane {
 }
 
 impl Aggregation {
+    fn new(limits: Limits, due: Monotonic) -> Self {
+        Self { aggregator: Aggregator::new(limits), members: Vec::new(), due }
+    }
+
     fn try_add(&mut self, entry: &PutEntry) -> Result<(), AddError> {
         self.aggregator.try_add(entry.partition_key.as_str(), entry.explicit_hash_key, &entry.data)
     }

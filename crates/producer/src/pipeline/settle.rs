@@ -111,10 +111,16 @@ impl Pipeline {
     }
 
     fn write_again(&mut self, now: Monotonic, landed: Misplaced) {
+        let record = self.misplaced_record(landed);
+        self.try_again(now, record);
+    }
+
+    /// A record of which it is known that it is in a wrong shard, or taken to be.
+    fn misplaced_record(&mut self, landed: Misplaced) -> OuterRecord {
         let Misplaced { id, mut record, placed, sent, answered, .. } = landed;
         self.unresolved.remove(&id);
         record.attempted(sent, answered, Some(wrong_shard(&placed)));
-        self.try_again(now, record);
+        record
     }
 
     /// The shards were listed anew, so it may be known where the misplaced ones are.
@@ -137,10 +143,8 @@ impl Pipeline {
         let (over, left) = std::mem::take(&mut self.misplaced).into_iter().partition(is_over);
         self.misplaced = left;
         let over: Vec<Misplaced> = over;
-        for Misplaced { id, mut record, placed, sent, answered, .. } in over {
-            self.unresolved.remove(&id);
-            record.attempted(sent, answered, Some(wrong_shard(&placed)));
-            record.fail(PutFailureKind::Expired, &mut self.outstanding);
+        for landed in over {
+            self.misplaced_record(landed).fail(PutFailureKind::Expired, &mut self.outstanding);
         }
     }
 
