@@ -5,6 +5,7 @@
 mod event_log;
 mod flight;
 mod logged_leases;
+mod process;
 
 use std::io::Read;
 use std::sync::Arc;
@@ -20,18 +21,24 @@ use tokio::signal::unix::{SignalKind, signal};
 pub use event_log::{Event, EventKind, EventLog, LogTail, MalformedEvent};
 pub use flight::{Flight, Trouble};
 pub use logged_leases::LoggedLeaseStore;
+pub use process::{EngineProcess, cpu_seconds, peak_rss_mb, serve_engine};
 
 /// The application that the tests' workers belong to.
 pub const APPLICATION: &str = "integration";
 
 /// The stream of a local engine, through the SDK and over HTTP.
 pub fn stream_of(endpoint: &str, name: &str) -> KinesisStream {
+    KinesisStream::new(&client_of(endpoint), name)
+}
+
+/// The SDK's client of a local engine.
+pub fn client_of(endpoint: &str) -> Client {
     let config = aws_sdk_kinesis::Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::from_static("us-east-1"))
         .credentials_provider(Credentials::new("local", "local", None, None, "tests"))
         .endpoint_url(endpoint);
-    KinesisStream::new(&Client::from_conf(config.build()), name)
+    Client::from_conf(config.build())
 }
 
 /// What a service's process does: logs to its standard error, and runs a worker until it is told to stop (SIGTERM), or until

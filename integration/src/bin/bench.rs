@@ -15,8 +15,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType};
 use clap::{Args, Parser, Subcommand};
@@ -25,7 +23,7 @@ use shardwell_aws::KinesisStream;
 use shardwell_consumer::{
     Batch, InitialPosition, Outcome, ProcessError, RecordProcessor, Worker, WorkerHandle, async_trait,
 };
-use shardwell_local::LocalEngine;
+use shardwell_integration::{EngineProcess, client_of, cpu_seconds, peak_rss_mb, serve_engine};
 use shardwell_sqlite::SqliteLeaseStore;
 
 #[derive(Parser)]
@@ -113,21 +111,13 @@ async fn main() -> Result<()> {
     match Cli::parse().what {
         What::Throughput(options) => throughput(&options).await,
         What::Latency(options) => latency(&options).await,
-        What::Engine => engine().await,
+        What::Engine => serve_engine().await,
         What::Worker(options) => worker(options).await,
         What::Plain(options) => plain(options).await,
     }
 }
 
 // The parts.
-
-async fn engine() -> Result<()> {
-    let engine = LocalEngine::builder().state_delay(Duration::ZERO).start().await?;
-    println!("{}", engine.endpoint());
-    tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
-    engine.stop().await;
-    Ok(())
-}
 
 struct Counter {
     started: Instant,
@@ -214,7 +204,7 @@ async fn worker(options: Consume) -> Result<()> {
     let counter = Counter::new(options.records);
     let handle = Arc::new(Mutex::new(None));
     let leases = SqliteLeaseStore::open(options.leases.context("--leases")?, "bench").await?;
-    let stream = KinesisStream::new(&client(&options.endpoint), STREAM);
+    let stream = KinesisStream::new(&client_of(&options.endpoint), STREAM);
     let (for_processors, handle_there) = (counter.clone(), handle.clone());
     let worker = Worker::builder("bench", stream, leases, move |_| Count {
         counter: for_processors.clone(),
@@ -239,7 +229,7 @@ async fn worker(options: Consume) -> Result<()> {
 
 async fn plain(options: Consume) -> Result<()> {
     let counter = Counter::new(options.records);
-    let client = client(&options.endpoint);
+    let client = client_of(&options.endpoint);
     let shards = client.list_shards().stream_name(STREAM).send().await?;
     let mut readers = tokio::task::JoinSet::new();
     for shard in shards.shards() {
@@ -306,7 +296,7 @@ async fn throughput(options: &Throughput) -> Result<()> {
 async fn latency(options: &Latency) -> Result<()> {
     let engine = EngineProcess::start()?;
     create(&engine, 4).await?;
-    let client = client(&engine.endpoint);
+    let client = client_of(engine.endpoint());
     let total = options.rate * options.seconds;
     let dir = tempfile_dir(0)?;
     let mut consumer = spawn("worker", &engine, total, Some(&dir.join("leases.sqlite")), 64 << 20, true)?;
@@ -345,33 +335,6 @@ fn print_row(kind: &str, records: u64, report: &Report) {
     println!("{kind:<8} {first_ms:>10.1} {all_ms:>12.1} {rate:>10.0} {cpu_s:>8.2} {peak_rss_mb:>10.1}");
 }
 
-struct EngineProcess {
-    child: Child,
-    endpoint: String,
-}
-
-impl EngineProcess {
-    fn start() -> Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("engine")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut endpoint = String::new();
-        let stdout = child.stdout.take().context("its standard output")?;
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut endpoint)?;
-        Ok(Self { child, endpoint: endpoint.trim().to_owned() })
-    }
-}
-
-impl Drop for EngineProcess {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        // It ends when its standard input closes; nothing is left to be done if it does not.
-        let _ = self.child.wait();
-    }
-}
-
 fn spawn(
     kind: &str,
     engine: &EngineProcess,
@@ -381,7 +344,7 @@ fn spawn(
     paced: bool,
 ) -> Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args([kind, "--endpoint", &engine.endpoint, "--records", &records.to_string()]);
+    command.args([kind, "--endpoint", engine.endpoint(), "--records", &records.to_string()]);
     command.args(["--budget", &budget.to_string()]);
     if let Some(leases) = leases {
         command.arg("--leases").arg(leases);
@@ -411,13 +374,13 @@ fn consume(kind: &str, engine: &EngineProcess, records: u64, leases: Option<&Pat
 }
 
 async fn create(engine: &EngineProcess, shards: i32) -> Result<()> {
-    client(&engine.endpoint).create_stream().stream_name(STREAM).shard_count(shards).send().await?;
+    client_of(engine.endpoint()).create_stream().stream_name(STREAM).shard_count(shards).send().await?;
     Ok(())
 }
 
 /// Spreads the records evenly over the shards by their explicit hash keys.
 async fn load(engine: &EngineProcess, options: &Throughput) -> Result<()> {
-    let client = client(&engine.endpoint);
+    let client = client_of(engine.endpoint());
     let mut next = 0;
     while next < options.records {
         let end = (next + 500).min(options.records);
@@ -444,16 +407,6 @@ fn entry(number: u64, mut text: String, bytes: usize) -> Result<PutRecordsReques
     Ok(PutRecordsRequestEntry::builder().partition_key(key).data(Blob::new(text.into_bytes())).build()?)
 }
 
-fn client(endpoint: &str) -> Client {
-    let config = aws_sdk_kinesis::Config::builder()
-        .behavior_version(BehaviorVersion::v2026_01_12())
-        .region(Region::from_static("us-east-1"))
-        .credentials_provider(Credentials::new("local", "local", None, None, "static"))
-        .endpoint_url(endpoint)
-        .build();
-    Client::from_conf(config)
-}
-
 fn tempfile_dir(run: u32) -> Result<PathBuf> {
     let dir = std::env::temp_dir().join(format!("shardwell-bench-{}-{run}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
@@ -462,20 +415,4 @@ fn tempfile_dir(run: u32) -> Result<PathBuf> {
 
 fn micros_since_epoch() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
-}
-
-/// User and system time of this process so far.
-fn cpu_seconds() -> Result<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let fields: Vec<&str> = stat.rsplit(')').next().context("fields")?.split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    // The unit that Linux shows to programs, whatever the kernel's own.
-    Ok(ticks as f64 / 100.0)
-}
-
-fn peak_rss_mb() -> Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM")).context("VmHWM")?;
-    let kib: f64 = line.split_whitespace().nth(1).context("a number")?.parse()?;
-    Ok(kib / 1024.0)
 }

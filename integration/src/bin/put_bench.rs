@@ -5,13 +5,12 @@
 #![expect(clippy::disallowed_methods, reason = "it measures real time in real processes")]
 
 use std::collections::BTreeMap;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -19,7 +18,7 @@ use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use shardwell_aws::KinesisStream;
 use shardwell_core::{Bytes, PutEntry, SystemEnv};
-use shardwell_local::LocalEngine;
+use shardwell_integration::{EngineProcess, client_of, cpu_seconds, peak_rss_mb, serve_engine};
 use shardwell_producer::Producer;
 
 #[derive(Parser)]
@@ -90,7 +89,7 @@ async fn main() -> Result<()> {
     let cli = Cli::parse();
     match cli.part {
         None => compare(&cli).await,
-        Some(Part::Engine) => engine().await,
+        Some(Part::Engine) => serve_engine().await,
         Some(Part::Put { kind, endpoint, bytes }) => {
             let report = put(kind, &endpoint, cli.records, bytes, cli.budget).await?;
             println!("{}", serde_json::to_string(&report)?);
@@ -100,16 +99,8 @@ async fn main() -> Result<()> {
     }
 }
 
-async fn engine() -> Result<()> {
-    let engine = LocalEngine::builder().state_delay(Duration::ZERO).start().await?;
-    println!("{}", engine.endpoint());
-    tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
-    engine.stop().await;
-    Ok(())
-}
-
 async fn put(kind: Kind, endpoint: &str, records: u64, bytes: usize, budget: usize) -> Result<Report> {
-    let client = client(endpoint);
+    let client = client_of(endpoint);
     let payload = Bytes::from(vec![b'x'; bytes]);
     let (began, cpu) = (Instant::now(), cpu_seconds()?);
     match kind {
@@ -189,7 +180,7 @@ async fn fill(client: &Client, kind: Kind) -> Result<f64> {
 
 /// Fifty records a second for ten seconds.
 async fn trickle(endpoint: &str) -> Result<()> {
-    let producer = Producer::builder(KinesisStream::new(&client(endpoint), STREAM)).build()?;
+    let producer = Producer::builder(KinesisStream::new(&client_of(endpoint), STREAM)).build()?;
     let mut tick = tokio::time::interval(Duration::from_millis(20));
     let mut waited = Vec::new();
     let mut tickets = Vec::new();
@@ -238,17 +229,17 @@ async fn compare(cli: &Cli) -> Result<()> {
             ratio(Kind::Aggregated)
         );
     }
-    let engine = EngineProcess::start().await?;
-    ensure!(part(cli).args(["trickle", "--endpoint", &engine.endpoint]).status()?.success(), "the trickle failed");
+    let engine = engine_with_stream().await?;
+    ensure!(part(cli).args(["trickle", "--endpoint", engine.endpoint()]).status()?.success(), "the trickle failed");
     Ok(())
 }
 
 /// A run against an engine of its own.
 async fn run(cli: &Cli, kind: Kind, bytes: usize) -> Result<Report> {
-    let engine = EngineProcess::start().await?;
+    let engine = engine_with_stream().await?;
     let kind = kind.to_possible_value().context("a name")?;
     let output = part(cli)
-        .args(["put", kind.get_name(), "--endpoint", &engine.endpoint, "--bytes", &bytes.to_string()])
+        .args(["put", kind.get_name(), "--endpoint", engine.endpoint(), "--bytes", &bytes.to_string()])
         .stderr(Stdio::inherit())
         .output()?;
     ensure!(output.status.success(), "the part failed");
@@ -261,64 +252,18 @@ fn part(cli: &Cli) -> Command {
     command
 }
 
-struct EngineProcess {
-    endpoint: String,
-    process: Child,
-}
-
-impl EngineProcess {
-    async fn start() -> Result<Self> {
-        use std::io::BufRead;
-        let mut process = Command::new(std::env::current_exe()?)
-            .arg("engine")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start the engine")?;
-        let mut endpoint = String::new();
-        std::io::BufReader::new(process.stdout.take().context("its output")?).read_line(&mut endpoint)?;
-        let engine = Self { endpoint: endpoint.trim().to_owned(), process };
-        let client = client(&engine.endpoint);
-        client.create_stream().stream_name(STREAM).shard_count(SHARDS).send().await?;
-        let summary = || client.describe_stream_summary().stream_name(STREAM).send();
-        while summary().await?.stream_description_summary().is_none_or(|summary| summary.open_shard_count() != SHARDS) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        Ok(engine)
+/// An engine with the stream.
+async fn engine_with_stream() -> Result<EngineProcess> {
+    let engine = EngineProcess::start()?;
+    let client = client_of(engine.endpoint());
+    client.create_stream().stream_name(STREAM).shard_count(SHARDS).send().await?;
+    let summary = || client.describe_stream_summary().stream_name(STREAM).send();
+    while summary().await?.stream_description_summary().is_none_or(|summary| summary.open_shard_count() != SHARDS) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
-}
-
-impl Drop for EngineProcess {
-    fn drop(&mut self) {
-        drop(self.process.stdin.take());
-        let _ = self.process.wait();
-    }
+    Ok(engine)
 }
 
 fn key(number: u64) -> String {
     format!("key-{}", number.wrapping_mul(2_654_435_761) % KEYS)
-}
-
-fn client(endpoint: &str) -> Client {
-    let config = aws_sdk_kinesis::Config::builder()
-        .behavior_version(BehaviorVersion::v2026_01_12())
-        .region(Region::from_static("us-east-1"))
-        .credentials_provider(Credentials::new("local", "local", None, None, "local engine"))
-        .endpoint_url(endpoint);
-    Client::from_conf(config.build())
-}
-
-/// User and system time of this process, from /proc (Linux, proc(5)).
-fn cpu_seconds() -> Result<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let fields: Vec<&str> = stat.rsplit(')').next().context("fields")?.split_whitespace().collect();
-    let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
-    Ok(ticks / 100.0)
-}
-
-fn peak_rss_mb() -> Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM")).context("VmHWM")?;
-    let kib: f64 = line.split_whitespace().nth(1).context("a number")?.parse()?;
-    Ok(kib / 1024.0)
 }
