@@ -41,6 +41,8 @@ pub(crate) struct Times {
     standbys: BTreeMap<WorkerId, Monotonic>,
     /// Workers that have stopped in order, and when.
     stopped: BTreeMap<WorkerId, Monotonic>,
+    /// When there was last nobody who would take a lease: all are drained, or do not consume its stream.
+    unwanted: BTreeMap<LeaseKey, Monotonic>,
 }
 
 #[derive(Clone, Debug)]
@@ -81,11 +83,17 @@ impl Default for Times {
             leaderless: zero,
             standbys: BTreeMap::new(),
             stopped: BTreeMap::new(),
+            unwanted: BTreeMap::new(),
         }
     }
 }
 
 impl Times {
+    /// Since when there is somebody who would take a lease, at most as long as since a time.
+    fn wanted_since(&self, key: &LeaseKey, since: Monotonic) -> Monotonic {
+        self.unwanted.get(key).map_or(since, |unwanted| since.max(*unwanted))
+    }
+
     /// Nothing is promised of the gaps that are open now.
     fn forgive(&mut self) {
         for service in self.services.values_mut() {
@@ -176,7 +184,7 @@ impl State {
     pub(crate) fn serves(&mut self, process: ProcessId, key: &LeaseKey) {
         self.log_of(process, format_args!("serves {key}"));
         if let Some(Service::Nobody(gap)) = self.times.services.get(key) {
-            let took = self.now.since(gap.since);
+            let took = self.now.since(self.times.wanted_since(key, gap.since));
             let bound = match gap.why {
                 Why::HandedOver if self.was_quiet(self.times.disturbed) => Some(DISCOVERY),
                 Why::Crashed { led } => {
@@ -269,6 +277,7 @@ impl State {
         if self.weather.keeps_from_writing() || frozen {
             self.times.unwritable = self.now;
         }
+        self.note_unwanted(leases);
         let unfinished = Unfinished::of(leases);
         let wanted: Vec<&Lease> =
             leases.iter().filter(|lease| !lease.is_finished() && !unfinished.block(lease)).collect();
@@ -281,6 +290,16 @@ impl State {
         }
         let known: BTreeSet<&LeaseKey> = leases.iter().map(|lease| &lease.key).collect();
         self.times.services.retain(|key, _| known.contains(key));
+        self.times.unwanted.retain(|key, _| known.contains(key));
+    }
+
+    fn note_unwanted(&mut self, leases: &[Lease]) {
+        for lease in leases.iter().filter(|lease| !lease.is_finished()) {
+            let would_take = |process: &Process| process.takes_leases() && process.consumes(&lease.key);
+            if !self.processes.iter().any(would_take) {
+                self.times.unwanted.insert(lease.key.clone(), self.now);
+            }
+        }
     }
 
     fn check_gaps(&mut self, wanted: &[&Lease]) {
@@ -290,11 +309,8 @@ impl State {
             let gap = Gap { since: now, why: Why::Other };
             let service = self.times.services.entry(lease.key.clone()).or_insert(Service::Nobody(gap));
             let Service::Nobody(gap) = service else { continue };
-            let may_be_served = |process: &Process| process.takes_leases() && process.consumes(&lease.key);
-            if !self.processes.iter().any(may_be_served) {
-                gap.since = now;
-            }
-            let since = gap.since.max(self.times.disturbed);
+            let began = gap.since;
+            let since = self.times.wanted_since(&lease.key, began).max(self.times.disturbed);
             if now.since(since) > RECOVERY {
                 late.push((lease.key.clone(), now.since(since)));
             }
@@ -312,6 +328,8 @@ impl State {
         for lease in leases.iter().filter(|lease| lease.handoff_requested() && !lease.is_finished()) {
             let Some(since) = self.leases.drain_since(&lease.key) else { continue };
             self.tally.exercise(Invariant::L4);
+            // It may be taken away only if somebody is there to get it.
+            let since = self.times.wanted_since(&lease.key, since);
             let time = self.now.since(since.max(self.times.unwritable).max(self.times.leaderless));
             if time > bound {
                 self.violated(Invariant::L4, format!("{} is not handed over after {time:?}", show(lease)));
