@@ -32,6 +32,7 @@ struct Waiting {
 /// Room for one user record. It is given back when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
+    /// Nothing, if it was given back already.
     bytes: usize,
     budget: Arc<Budget>,
 }
@@ -85,6 +86,25 @@ impl Budget {
         Permit { bytes, budget: self.clone() }
     }
 
+    fn give_back(self: &Arc<Self>, bytes: usize, records: usize) {
+        let somebody_waits = {
+            let mut state = lock(&self.state);
+            state.bytes -= bytes;
+            state.records -= records;
+            !state.waiting.is_empty()
+        };
+        if somebody_waits {
+            self.serve();
+        }
+    }
+
+    /// Gives back many permits at once, of this budget.
+    pub(crate) fn give_back_all<'a>(self: &Arc<Self>, permits: impl Iterator<Item = &'a mut Permit>) {
+        let sizes = permits.map(|permit| std::mem::take(&mut permit.bytes)).filter(|bytes| *bytes > 0);
+        let (bytes, records) = sizes.fold((0, 0), |(bytes, records), size| (bytes + size, records + 1));
+        self.give_back(bytes, records);
+    }
+
     /// Gives what is free to those who wait. A permit that nobody takes any more comes back here, so the lock must be free then.
     fn serve(self: &Arc<Self>) {
         loop {
@@ -113,14 +133,8 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let somebody_waits = {
-            let mut state = lock(&self.budget.state);
-            state.bytes -= self.bytes;
-            state.records -= 1;
-            !state.waiting.is_empty()
-        };
-        if somebody_waits {
-            self.budget.serve();
+        if self.bytes > 0 {
+            self.budget.give_back(self.bytes, 1);
         }
     }
 }
@@ -148,6 +162,18 @@ mod tests {
         let other = budget.try_take(1).expect("room");
         assert!(budget.try_take(1).is_none(), "too many records");
         drop((small, other));
+        assert_eq!(budget.taken(), (0, 0));
+    }
+
+    #[test]
+    fn many_are_given_back_at_once_and_once() {
+        let budget = Budget::new(100, 10);
+        let mut permits: Vec<Permit> = (1..=4).map(|bytes| budget.try_take(bytes).expect("room")).collect();
+        let mut waits = Box::pin(budget.take(95));
+        assert!((&mut waits).now_or_never().is_none());
+        budget.give_back_all(permits[1..].iter_mut());
+        assert_eq!(waits.now_or_never().expect("there is room").bytes(), 95);
+        drop(permits);
         assert_eq!(budget.taken(), (0, 0));
     }
 

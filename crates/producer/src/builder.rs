@@ -8,6 +8,7 @@ use shardwell_core::{Env, RetryPolicy, Stream, StreamWriter, SystemEnv};
 
 use crate::budget::Budget;
 use crate::driver::Target;
+use crate::hooks::{Hooks, ProducerHooks};
 use crate::producer::Producer;
 use crate::settings::{Ordering, Settings, ShardRate};
 
@@ -21,13 +22,14 @@ pub struct BuildError(String);
 pub struct ProducerBuilder {
     target: Arc<dyn Target>,
     env: Option<Arc<dyn Env>>,
+    hooks: Hooks,
     settings: Settings,
 }
 
 impl Producer {
     /// Starts building a producer for a stream. It can serve others too: [`for_stream`](Self::for_stream).
     pub fn builder(stream: impl Stream + StreamWriter) -> ProducerBuilder {
-        ProducerBuilder { target: Arc::new(stream), env: None, settings: Settings::default() }
+        ProducerBuilder { target: Arc::new(stream), env: None, hooks: Hooks::default(), settings: Settings::default() }
     }
 }
 
@@ -129,6 +131,12 @@ impl ProducerBuilder {
         self
     }
 
+    /// Who is told of what happens to records, for accounts of its own. Default: nobody. The tickets tell the same to those who put.
+    pub fn hooks(mut self, hooks: impl ProducerHooks) -> Self {
+        self.hooks = Hooks::new(hooks);
+        self
+    }
+
     /// Clocks, tasks and randomness. Default: the system's, with threads of its own.
     pub fn env(mut self, env: Arc<dyn Env>) -> Self {
         self.env = Some(env);
@@ -146,7 +154,7 @@ impl ProducerBuilder {
             None => Arc::new(SystemEnv::new().map_err(|error| BuildError(format!("cannot start threads: {error}")))?),
         };
         let budget = Budget::new(self.settings.max_buffered_bytes, self.settings.max_buffered_records);
-        Ok(Producer::start(self.target, env, budget, self.settings))
+        Ok(Producer::start(self.target, env, budget, self.hooks, self.settings))
     }
 }
 

@@ -11,9 +11,11 @@ use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
 use crate::budget::Budget;
+use crate::hooks::{AnsweredRecord, Hooks};
 use crate::lock::lock;
 use crate::metrics;
-use crate::pipeline::{Listing, Pipeline, Request, Step, verdicts, with_causes};
+use crate::pipeline::{Listing, Pipeline, Request, Step, Verdict, verdicts, with_causes};
+use crate::tell::Teller;
 
 /// A stream that can be written and described.
 pub(crate) trait Target: Stream + StreamWriter {}
@@ -29,10 +31,11 @@ const LISTING_BACKOFF: Duration = Duration::from_secs(30);
 /// A stream and what is under way to it.
 #[derive(Debug)]
 pub(crate) struct Driver {
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) target: Arc<dyn Target>,
     pub(crate) env: Arc<dyn Env>,
     pub(crate) budget: Arc<Budget>,
+    pub(crate) hooks: Hooks,
     pub(crate) pipeline: Mutex<Pipeline>,
     /// Something has changed that cannot wait.
     pub(crate) wake: Notify,
@@ -47,13 +50,15 @@ impl Driver {
         target: Arc<dyn Target>,
         env: Arc<dyn Env>,
         budget: Arc<Budget>,
+        hooks: Hooks,
         pipeline: Pipeline,
     ) -> Arc<Self> {
         let driver = Arc::new(Self {
-            name: stream_name(&*target),
+            name: stream_name(&*target).into(),
             target,
             env,
             budget,
+            hooks,
             pipeline: Mutex::new(pipeline),
             wake: Notify::new(),
             list: Notify::new(),
@@ -74,10 +79,49 @@ impl Driver {
         self.is_closed.load(Ordering::SeqCst)
     }
 
-    fn tell(&self) {
-        let counts = lock(&self.pipeline).take_counts();
+    /// Does something to the pipeline, and tells whoever waits for what comes of it.
+    fn act<T>(&self, act: impl FnOnce(&mut Pipeline) -> T) -> T {
+        let (outcome, settled, counts) = {
+            let mut pipeline = lock(&self.pipeline);
+            let outcome = act(&mut pipeline);
+            (outcome, pipeline.take_settled(), pipeline.take_counts())
+        };
         metrics::counted(&self.name, counts);
-        metrics::pending(&self.name, self.budget.taken());
+        if !settled.is_empty() {
+            let teller = Teller { stream: &self.name, budget: &self.budget, hooks: &self.hooks };
+            let told = teller.tell(settled);
+            // Only now: a flush is over when the tickets are resolved.
+            lock(&self.pipeline).told(told);
+            self.wake.notify_one();
+        }
+        outcome
+    }
+
+    /// Whether there is nothing to be done any more, and nothing can come.
+    fn is_over(&self) -> bool {
+        // Both are asked under the lock under which records are added: whoever comes later finds it closed.
+        let pipeline = lock(&self.pipeline);
+        self.is_closed() && pipeline.is_empty()
+    }
+
+    /// What was answered, told to whoever keeps accounts.
+    fn account(&self, request: &Request, verdicts: &[Verdict], took: Duration) {
+        metrics::answered(&self.name, request, verdicts, took);
+        if !self.hooks.are_set() {
+            return;
+        }
+        for ((record, shard), verdict) in request.iter().zip(verdicts) {
+            let answered = AnsweredRecord {
+                stream: &self.name,
+                shard,
+                bytes: record.bytes(),
+                user_records: record.members().len(),
+                waited: record.waiting(request.sent),
+                took,
+                result: verdict.result(),
+            };
+            self.hooks.call(|hooks| hooks.record_answered(&answered));
+        }
     }
 }
 
@@ -90,19 +134,16 @@ fn stream_name(target: &dyn Target) -> String {
 async fn run(driver: Arc<Driver>) {
     loop {
         let woken = driver.wake.notified();
-        let (Step { requests, wake_at, wants_listing }, is_over) = {
-            let mut pipeline = lock(&driver.pipeline);
-            // Both are asked under the lock under which records are added: whoever comes later finds it closed.
-            (pipeline.poll(driver.env.now()), driver.is_closed() && pipeline.is_empty())
-        };
+        let now = driver.env.now();
+        let Step { requests, wake_at, wants_listing } = driver.act(|pipeline| pipeline.poll(now));
         for request in requests {
             driver.env.spawn_detached(Place::Pipeline, Box::pin(send(driver.clone(), request)));
         }
-        driver.tell();
+        metrics::pending(&driver.name, driver.budget.taken());
         if wants_listing {
             driver.list.notify_one();
         }
-        if is_over {
+        if driver.is_over() {
             break;
         }
         tokio::select! {
@@ -111,7 +152,7 @@ async fn run(driver: Arc<Driver>) {
             () = driver.env.sleep_until_if_any(wake_at) => {}
         }
     }
-    debug!(stream = driver.name, "nothing is left to be put");
+    debug!(stream = &*driver.name, "nothing is left to be put");
     // The other task has nothing to do any more either.
     driver.list.notify_one();
 }
@@ -121,12 +162,13 @@ async fn send(driver: Arc<Driver>, request: Request) {
     let answer = driver.target.put(&entries).await;
     if let Err(error) = &answer {
         let (records, error) = (entries.len(), with_causes(error));
-        warn!(stream = driver.name, records, error, "cannot put records");
+        warn!(stream = &*driver.name, records, error, "cannot put records");
     }
     let verdicts = verdicts(entries.len(), answer);
     drop(entries);
     let now = driver.env.now();
-    lock(&driver.pipeline).settle(&driver.name, now, request, verdicts, || driver.env.random());
+    driver.account(&request, &verdicts, now.since(request.sent));
+    driver.act(|pipeline| pipeline.settle(now, request, verdicts, || driver.env.random()));
     driver.wake.notify_one();
 }
 
@@ -136,7 +178,7 @@ async fn list(driver: Arc<Driver>) {
     let mut failures = 0;
     loop {
         driver.list.notified().await;
-        if driver.is_closed() && lock(&driver.pipeline).is_empty() {
+        if driver.is_over() {
             return;
         }
         let wants_closed = lock(&driver.pipeline).wants_closed_shards();
@@ -154,13 +196,14 @@ async fn list(driver: Arc<Driver>) {
                 metrics::listed(&driver.name, "failed");
                 let pause = retry.delay(failures, driver.env.random()).unwrap_or(LISTING_BACKOFF);
                 let error = with_causes(&error);
-                warn!(stream = driver.name, error, "cannot list the shards; trying again in {pause:?}");
+                warn!(stream = &*driver.name, error, "cannot list the shards; trying again in {pause:?}");
                 (Some(Listing::Unknown), pause)
             }
         };
         let failed = matches!(listing, Some(Listing::Unknown) | None);
         if let Some(listing) = listing {
-            lock(&driver.pipeline).install(driver.env.now(), listing);
+            let now = driver.env.now();
+            driver.act(|pipeline| pipeline.install(now, listing));
             driver.wake.notify_one();
         }
         driver.env.sleep(pause).await;

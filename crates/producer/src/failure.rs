@@ -115,6 +115,11 @@ impl PutFailure {
         self.kind() == PutFailureKind::Abandoned || self.0.attempts.may_have_written()
     }
 
+    /// The user record as it was put; none where the producer is gone.
+    pub fn record(&self) -> Option<&PutEntry> {
+        self.0.record.as_ref()
+    }
+
     /// The user record as it was put, for whoever wants to put it again or set it aside; none where the producer is gone.
     pub fn into_record(self) -> Option<PutEntry> {
         self.0.record

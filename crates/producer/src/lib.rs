@@ -24,7 +24,7 @@
 //! # }
 //! ```
 //!
-//! The way of a user record is `pipeline/`, a pure state machine; `driver.rs` is all that waits and sends.
+//! The way of a user record is `pipeline/`, a pure state machine; `driver.rs` is all that waits and sends, and `tell.rs` resolves tickets.
 
 #![warn(missing_docs)]
 
@@ -32,16 +32,19 @@ mod budget;
 mod builder;
 mod driver;
 mod failure;
+mod hooks;
 mod hot_keys;
 mod lock;
 pub mod metrics;
 mod pipeline;
 mod producer;
 mod settings;
+mod tell;
 mod ticket;
 
 pub use builder::{BuildError, ProducerBuilder};
 pub use failure::{PutFailure, PutFailureKind, Rejected, TryPutError};
+pub use hooks::{AnsweredRecord, ProducerHooks, SettledRecord};
 pub use hot_keys::HotKey;
 pub use pipeline::ShardLoad;
 pub use producer::{Producer, ProducerStatus, Reservation};

@@ -3,12 +3,17 @@
 //! Every metric has the label `stream`; those marked with a shard have the label `shard` too: the one that a record was meant for,
 //! empty where that is not known.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{Label, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use shardwell_core::ShardId;
 
-use crate::pipeline::{Counts, Request};
+use crate::budget::Permit;
+use crate::failure::PutFailureKind;
+use crate::pipeline::{Counts, Fate, Request, Settled, Verdict};
+use crate::settings::cost;
 
 /// Counter: user records taken (the KPL's `UserRecordsReceived`).
 pub const RECEIVED: &str = "shardwell_put_user_records_received_total";
@@ -16,18 +21,26 @@ pub const RECEIVED: &str = "shardwell_put_user_records_received_total";
 pub const PENDING: &str = "shardwell_put_user_records_pending";
 /// Gauge: what these count in the budget, in bytes.
 pub const PENDING_BYTES: &str = "shardwell_put_pending_bytes";
-/// Counter: user records by `result` (`landed`, `failed`) (`UserRecordsPut`).
+/// Counter: user records by `result` (`landed`, `expired`, `denied`, `no_such_stream`, `invalid`) (`UserRecordsPut`,
+/// `UserRecordExpired`).
 pub const USER_RECORDS: &str = "shardwell_put_user_records_total";
+/// Counter: payloads and partition keys of user records that landed (`UserRecordsDataPut`).
+pub const USER_BYTES: &str = "shardwell_put_user_bytes_total";
+/// Histogram: how often a user record that is settled was tried again (`RetriesPerRecord`).
+pub const RETRIES: &str = "shardwell_put_retries_per_user_record";
 /// Counter, with a shard: records for Kinesis by `result` (`landed`, `failed`), once per attempt (`KinesisRecordsPut`).
 pub const RECORDS: &str = "shardwell_put_records_total";
 /// Counter, with a shard: bytes of records that landed (`KinesisRecordsDataPut`).
 pub const BYTES: &str = "shardwell_put_bytes_total";
-/// Counter, with a shard: attempts that failed, by `code` (`ErrorsByCode`).
+/// Counter, with a shard: attempts that failed, by `code` (`ErrorsByCode`; all of them together: `AllErrors`). Those in which a record
+/// got into a wrong shard count as landed too, have the code `WrongShard`, and no shard.
 pub const ERRORS: &str = "shardwell_put_errors_total";
 /// Histogram: user records in a record for Kinesis (`UserRecordsPerKinesisRecord`).
 pub const USER_RECORDS_PER_RECORD: &str = "shardwell_put_user_records_per_record";
 /// Histogram: records in a request (`KinesisRecordsPerPutRecordsRequest`).
 pub const RECORDS_PER_REQUEST: &str = "shardwell_put_records_per_request";
+/// Histogram: user records in a request (`UserRecordsPerPutRecordsRequest`).
+pub const USER_RECORDS_PER_REQUEST: &str = "shardwell_put_user_records_per_request";
 /// Histogram: time that a request took (`RequestTime`).
 pub const REQUEST_TIME: &str = "shardwell_put_request_seconds";
 /// Histogram: time that a record waited before an attempt (`BufferingTime`).
@@ -41,82 +54,131 @@ pub fn describe() {
     describe_gauge!(PENDING, Unit::Count, "User records whose fate is not known yet");
     describe_gauge!(PENDING_BYTES, Unit::Bytes, "What they count in the budget");
     describe_counter!(USER_RECORDS, Unit::Count, "User records by result");
+    describe_counter!(USER_BYTES, Unit::Bytes, "Payloads and partition keys of user records that landed");
+    describe_histogram!(RETRIES, Unit::Count, "How often a user record that is settled was tried again");
     describe_counter!(RECORDS, Unit::Count, "Records for Kinesis by result of the attempt");
     describe_counter!(BYTES, Unit::Bytes, "Bytes of records that landed");
     describe_counter!(ERRORS, Unit::Count, "Attempts that failed by error code");
     describe_histogram!(USER_RECORDS_PER_RECORD, Unit::Count, "User records in a record for Kinesis");
     describe_histogram!(RECORDS_PER_REQUEST, Unit::Count, "Records in a request");
+    describe_histogram!(USER_RECORDS_PER_REQUEST, Unit::Count, "User records in a request");
     describe_histogram!(REQUEST_TIME, Unit::Seconds, "Time that a request took");
     describe_histogram!(BUFFERING_TIME, Unit::Seconds, "Time that a record waited before an attempt");
     describe_counter!(LISTINGS, Unit::Count, "Listings of the shards by result");
 }
 
-/// A request was answered after `took`.
-pub(crate) fn answered(stream: &str, request: &Request, took: Duration) {
-    let labels = [("stream", stream.to_owned())];
-    histogram!(RECORDS_PER_REQUEST, &labels).record(request.records() as f64);
-    histogram!(REQUEST_TIME, &labels).record(took);
+/// What the labels of all metrics of a stream begin with.
+fn of_stream(stream: &Arc<str>) -> Vec<Label> {
+    vec![Label::new("stream", stream.clone())]
 }
 
-/// The answer for one record.
-pub(crate) struct Answer {
-    labels: [(&'static str, String); 2],
+fn with(mut labels: Vec<Label>, name: &'static str, value: &str) -> Vec<Label> {
+    labels.push(Label::new(name, value.to_owned()));
+    labels
+}
+
+/// What was answered for the records of one shard. Labels are made once for them all.
+#[derive(Default)]
+struct Answers<'a> {
+    landed: u64,
     bytes: u64,
+    failed: BTreeMap<&'a str, u64>,
 }
 
-impl Answer {
-    /// `waited` is the time before the attempt.
-    pub(crate) fn of(
-        stream: &str,
-        shard: Option<&ShardId>,
-        user_records: usize,
-        bytes: usize,
-        waited: Duration,
-    ) -> Self {
-        let shard = shard.map(ToString::to_string).unwrap_or_default();
-        let of_stream = [("stream", stream.to_owned())];
-        histogram!(USER_RECORDS_PER_RECORD, &of_stream).record(user_records as f64);
-        histogram!(BUFFERING_TIME, &of_stream).record(waited);
-        Self { labels: [("stream", stream.to_owned()), ("shard", shard)], bytes: bytes as u64 }
+/// A request was answered after `took`.
+pub(crate) fn answered(stream: &Arc<str>, request: &Request, verdicts: &[Verdict], took: Duration) {
+    let labels = of_stream(stream);
+    let user_records = histogram!(USER_RECORDS_PER_RECORD, labels.clone());
+    let waited = histogram!(BUFFERING_TIME, labels.clone());
+    let mut shards: BTreeMap<Option<&ShardId>, Answers<'_>> = BTreeMap::new();
+    let mut all_user_records = 0;
+    for ((record, shard), verdict) in request.iter().zip(verdicts) {
+        user_records.record(record.members().len() as f64);
+        waited.record(record.waiting(request.sent));
+        all_user_records += record.members().len();
+        let answers = shards.entry(shard).or_default();
+        match verdict.result() {
+            Ok(_) => (answers.landed, answers.bytes) = (answers.landed + 1, answers.bytes + record.bytes() as u64),
+            Err(error) => *answers.failed.entry(&error.code).or_default() += 1,
+        }
     }
-
-    pub(crate) fn landed(&self) {
-        self.count("landed");
-        counter!(BYTES, &self.labels).increment(self.bytes);
-    }
-
-    pub(crate) fn failed(&self, code: &str) {
-        self.count("failed");
-        let [stream, shard] = self.labels.clone();
-        counter!(ERRORS, &[stream, shard, ("code", code.to_owned())]).increment(1);
-    }
-
-    fn count(&self, result: &str) {
-        let [stream, shard] = self.labels.clone();
-        counter!(RECORDS, &[stream, shard, ("result", result.to_owned())]).increment(1);
+    histogram!(RECORDS_PER_REQUEST, labels.clone()).record(request.records() as f64);
+    histogram!(USER_RECORDS_PER_REQUEST, labels.clone()).record(all_user_records as f64);
+    histogram!(REQUEST_TIME, labels.clone()).record(took);
+    for (shard, answers) in shards {
+        answers.count(with(labels.clone(), "shard", shard.map(ShardId::as_str).unwrap_or_default()));
     }
 }
 
-/// User records were taken and settled.
-pub(crate) fn counted(stream: &str, counts: Counts) {
+impl Answers<'_> {
+    fn count(self, labels: Vec<Label>) {
+        let failed: u64 = self.failed.values().sum();
+        for (result, count) in [("landed", self.landed), ("failed", failed)] {
+            if count > 0 {
+                counter!(RECORDS, with(labels.clone(), "result", result)).increment(count);
+            }
+        }
+        for (code, count) in self.failed {
+            counter!(ERRORS, with(labels.clone(), "code", code)).increment(count);
+        }
+        if self.bytes > 0 {
+            counter!(BYTES, labels).increment(self.bytes);
+        }
+    }
+}
+
+/// What happened in the pipeline.
+pub(crate) fn counted(stream: &Arc<str>, counts: Counts) {
     if counts.received > 0 {
-        counter!(RECEIVED, &[("stream", stream.to_owned())]).increment(counts.received);
+        counter!(RECEIVED, of_stream(stream)).increment(counts.received);
     }
-    for (result, count) in [("landed", counts.landed), ("failed", counts.failed)] {
-        if count > 0 {
-            counter!(USER_RECORDS, &[("stream", stream.to_owned()), ("result", result.to_owned())]).increment(count);
+    if counts.wrong_shard > 0 {
+        let labels = with(with(of_stream(stream), "shard", ""), "code", "WrongShard");
+        counter!(ERRORS, labels).increment(counts.wrong_shard);
+    }
+}
+
+/// The fate of records was decided.
+pub(crate) fn settled(stream: &Arc<str>, settled: &mut [Settled]) {
+    let retries = histogram!(RETRIES, of_stream(stream));
+    let mut results: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut bytes = 0;
+    for Settled { record, fate } in settled {
+        let user_records = record.members().len();
+        retries.record_many(record.attempts().saturating_sub(1) as f64, user_records);
+        *results.entry(fate.name()).or_default() += user_records as u64;
+        if matches!(fate, Fate::Landed(_)) {
+            bytes += record.permits().map(|permit| (Permit::bytes(permit) - cost(0)) as u64).sum::<u64>();
+        }
+    }
+    for (result, count) in results {
+        counter!(USER_RECORDS, with(of_stream(stream), "result", result)).increment(count);
+    }
+    if bytes > 0 {
+        counter!(USER_BYTES, of_stream(stream)).increment(bytes);
+    }
+}
+
+impl Fate {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Landed(_) => "landed",
+            Self::Failed(PutFailureKind::Expired) => "expired",
+            Self::Failed(PutFailureKind::Denied) => "denied",
+            Self::Failed(PutFailureKind::NoSuchStream) => "no_such_stream",
+            Self::Failed(PutFailureKind::Invalid) => "invalid",
+            Self::Failed(PutFailureKind::Abandoned) => "abandoned",
         }
     }
 }
 
 /// How much of the budget is taken.
-pub(crate) fn pending(stream: &str, (bytes, records): (usize, usize)) {
-    let labels = [("stream", stream.to_owned())];
-    gauge!(PENDING, &labels).set(records as f64);
-    gauge!(PENDING_BYTES, &labels).set(bytes as f64);
+pub(crate) fn pending(stream: &Arc<str>, (bytes, records): (usize, usize)) {
+    gauge!(PENDING, of_stream(stream)).set(records as f64);
+    gauge!(PENDING_BYTES, of_stream(stream)).set(bytes as f64);
 }
 
 /// The shards were listed, or could not be.
-pub(crate) fn listed(stream: &str, result: &'static str) {
-    counter!(LISTINGS, &[("stream", stream.to_owned()), ("result", result.to_owned())]).increment(1);
+pub(crate) fn listed(stream: &Arc<str>, result: &'static str) {
+    counter!(LISTINGS, with(of_stream(stream), "result", result)).increment(1);
 }

@@ -8,6 +8,7 @@ use shardwell_core::{Env, PutEntry, Stream, StreamWriter};
 use crate::budget::{Budget, Permit};
 use crate::driver::{Driver, Target};
 use crate::failure::{Rejected, TryPutError};
+use crate::hooks::Hooks;
 use crate::hot_keys::HotKey;
 use crate::lock::lock;
 use crate::pipeline::{Pipeline, ShardLoad, hash_key_of};
@@ -58,16 +59,23 @@ pub struct Reservation {
 }
 
 impl Producer {
-    pub(crate) fn start(target: Arc<dyn Target>, env: Arc<dyn Env>, budget: Arc<Budget>, settings: Settings) -> Self {
-        let driver = Driver::start(target, env, budget, Pipeline::new(settings.clone()));
+    pub(crate) fn start(
+        target: Arc<dyn Target>,
+        env: Arc<dyn Env>,
+        budget: Arc<Budget>,
+        hooks: Hooks,
+        settings: Settings,
+    ) -> Self {
+        let driver = Driver::start(target, env, budget, hooks, Pipeline::new(settings.clone()));
         Self { open: Arc::new(Open { driver, settings }) }
     }
 
-    /// A producer for another stream, with the same settings. Both share the budget (`max_buffered_bytes`,
+    /// A producer for another stream, with the same settings and hooks. Both share the budget (`max_buffered_bytes`,
     /// `max_buffered_records`), and nothing else.
     pub fn for_stream(&self, stream: impl Stream + StreamWriter) -> Self {
         let driver = &self.open.driver;
-        Self::start(Arc::new(stream), driver.env.clone(), driver.budget.clone(), self.open.settings.clone())
+        let (env, budget, hooks) = (driver.env.clone(), driver.budget.clone(), driver.hooks.clone());
+        Self::start(Arc::new(stream), env, budget, hooks, self.open.settings.clone())
     }
 
     /// Puts a user record: waits until there is room for it. The ticket tells what becomes of it.

@@ -1,5 +1,6 @@
 //! What a caller holds of a user record that was put, and what it learns in the end.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -60,15 +61,22 @@ impl fmt::Debug for Landed {
 }
 
 /// What was tried with a user record, in order. Cheap to clone: the members of an aggregated record share it.
+///
+/// All attempts are counted, and the last 32 kept: a record that may take as long as it takes does not grow meanwhile.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Attempts(Option<Arc<History>>);
 
-/// The attempts with one aggregated record, and with those that its members were in before.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct History {
-    earlier: Attempts,
-    attempts: Vec<Attempt>,
+    /// Before the last one, as far as they are kept.
+    earlier: VecDeque<Attempt>,
+    last: Attempt,
+    count: usize,
+    may_have_written: bool,
 }
+
+/// How many attempts are kept.
+const KEPT: usize = 32;
 
 /// A request that the record was in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,8 +129,21 @@ impl AttemptErrorKind {
 }
 
 impl Attempts {
-    pub(crate) fn after(earlier: Self, attempts: Vec<Attempt>) -> Self {
-        if attempts.is_empty() { earlier } else { Self(Some(Arc::new(History { earlier, attempts }))) }
+    /// One more.
+    pub(crate) fn push(&mut self, attempt: Attempt) {
+        match &mut self.0 {
+            None => self.0 = Some(Arc::new(History::of(attempt))),
+            Some(history) => Arc::make_mut(history).push(attempt),
+        }
+    }
+
+    /// These after others.
+    pub(crate) fn after(&self, earlier: &Self) -> Self {
+        match (&earlier.0, &self.0) {
+            (None, _) => self.clone(),
+            (_, None) => earlier.clone(),
+            (Some(earlier), Some(ours)) => Self(Some(Arc::new(earlier.followed_by(ours)))),
+        }
     }
 
     /// Whether both are one and the same, and not merely equal.
@@ -134,30 +155,91 @@ impl Attempts {
         }
     }
 
-    /// All of them, the first one first.
-    pub fn iter(&self) -> impl Iterator<Item = &Attempt> {
-        let mut histories = Vec::new();
-        let mut next = self.0.as_deref();
-        while let Some(history) = next {
-            histories.push(history);
-            next = history.earlier.0.as_deref();
-        }
-        histories.into_iter().rev().flat_map(|history| &history.attempts)
+    /// The last 32 of them, the first one first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Attempt> {
+        self.0.iter().flat_map(|history| history.iter())
     }
 
     /// How many there were.
     pub fn count(&self) -> usize {
-        self.iter().count()
+        self.0.as_ref().map_or(0, |history| history.count)
     }
 
     /// Whether a failed attempt may have written the record: then it may be in the stream twice.
     pub fn may_have_written(&self) -> bool {
-        self.iter().any(|attempt| attempt.error.as_ref().is_some_and(|error| error.kind.may_have_written()))
+        self.0.as_ref().is_some_and(|history| history.may_have_written)
+    }
+}
+
+impl Attempt {
+    fn may_have_written(&self) -> bool {
+        self.error.as_ref().is_some_and(|error| error.kind.may_have_written())
+    }
+}
+
+impl History {
+    fn of(attempt: Attempt) -> Self {
+        let may_have_written = attempt.may_have_written();
+        Self { earlier: VecDeque::new(), last: attempt, count: 1, may_have_written }
+    }
+
+    fn push(&mut self, attempt: Attempt) {
+        self.count += 1;
+        self.may_have_written |= attempt.may_have_written();
+        self.earlier.push_back(std::mem::replace(&mut self.last, attempt));
+        while self.earlier.len() >= KEPT {
+            self.earlier.pop_front();
+        }
+    }
+
+    fn followed_by(&self, later: &Self) -> Self {
+        let mut all = self.clone();
+        later.iter().for_each(|attempt| all.push(attempt.clone()));
+        all.count = self.count + later.count;
+        all.may_have_written |= later.may_have_written;
+        all
+    }
+
+    fn iter(&self) -> impl DoubleEndedIterator<Item = &Attempt> {
+        self.earlier.iter().chain([&self.last])
     }
 }
 
 impl fmt::Debug for Attempts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(number: u64, kind: AttemptErrorKind) -> Attempt {
+        let error = AttemptError { kind, code: "code".to_owned(), message: String::new() };
+        Attempt { waited: Duration::from_secs(number), took: Duration::ZERO, error: Some(error) }
+    }
+
+    fn attempts(numbers: std::ops::Range<u64>, kind: AttemptErrorKind) -> Attempts {
+        let mut attempts = Attempts::default();
+        numbers.for_each(|number| attempts.push(attempt(number, kind)));
+        attempts
+    }
+
+    #[test]
+    fn the_last_ones_are_kept_and_all_are_counted() {
+        let first = attempts(0..100, AttemptErrorKind::Unanswered);
+        let all = attempts(100..200, AttemptErrorKind::Throttled).after(&first);
+        assert_eq!((all.count(), all.iter().count()), (200, KEPT));
+        let waited: Vec<u64> = all.iter().map(|attempt| attempt.waited.as_secs()).collect();
+        assert_eq!(waited, (200 - KEPT as u64..200).collect::<Vec<_>>());
+        assert!(all.may_have_written(), "though none that is kept has");
+        assert!(!attempts(0..3, AttemptErrorKind::Throttled).may_have_written());
+    }
+
+    #[test]
+    fn nothing_before_or_after_changes_nothing() {
+        let (none, some) = (Attempts::default(), attempts(0..2, AttemptErrorKind::Internal));
+        assert_eq!((some.after(&none), none.after(&some), none.after(&none)), (some.clone(), some, none));
     }
 }

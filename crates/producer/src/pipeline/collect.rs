@@ -9,7 +9,7 @@ use super::{Pipeline, Routing};
 #[derive(Debug)]
 pub(crate) struct Request {
     records: Vec<Sent>,
-    pub(super) sent: Monotonic,
+    pub(crate) sent: Monotonic,
 }
 
 /// A record in a request.
@@ -29,6 +29,11 @@ impl Request {
 
     pub(super) fn into_records(self) -> Vec<Sent> {
         self.records
+    }
+
+    /// Each record, and the shard that it is expected to land in.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&OuterRecord, Option<&ShardId>)> {
+        self.records.iter().map(|sent| (&sent.record, sent.shard.as_ref()))
     }
 
     /// How many records it holds.
@@ -65,9 +70,6 @@ impl Pipeline {
     fn is_time(&mut self, now: Monotonic, by: Monotonic) -> bool {
         let (mut records, mut bytes) = (0, 0);
         for lane in 0..self.lanes.len() {
-            if self.is_blocked(&self.lanes[lane]) {
-                continue;
-            }
             let Some(front) = self.lanes[lane].sendable(now) else { continue };
             if front.due <= by {
                 return true;
@@ -81,9 +83,6 @@ impl Pipeline {
     /// Takes a record of a lane into a request. Gives whether the lane may have more for it.
     fn take(&mut self, now: Monotonic, lane: usize, request: &mut Request, bytes: &mut usize) -> bool {
         let keeps_order = self.keeps_order();
-        if self.is_blocked(&self.lanes[lane]) {
-            return false;
-        }
         let lane = &mut self.lanes[lane];
         let room = self.settings.max_request_bytes.saturating_sub(*bytes);
         let may_join =
@@ -95,10 +94,11 @@ impl Pipeline {
         *bytes += record.bytes();
         let id = self.next_id;
         self.next_id += 1;
-        if let Some(hash_keys) = record.hash_keys().filter(|_| keeps_order) {
-            self.unresolved.insert(id, hash_keys);
+        let (shard, hash_keys) = (lane.shard.clone(), keeps_order.then(|| record.hash_keys()).flatten());
+        request.records.push(Sent { id, record, shard });
+        if let Some(hash_keys) = hash_keys {
+            self.begin(id, hash_keys);
         }
-        request.records.push(Sent { id, record, shard: lane.shard.clone() });
         !keeps_order
     }
 }

@@ -16,6 +16,8 @@ use crate::settings::Settings;
 pub(crate) struct Lane {
     pub(crate) shard: Option<ShardId>,
     pub(crate) range: HashKeyRange,
+    /// How many records of unknown fate its records must wait for: see `order.rs`.
+    pub(super) blockers: usize,
     /// None where nothing is aggregated.
     aggregation: Option<Aggregation>,
     /// To be sent, in this order.
@@ -57,6 +59,7 @@ impl Lane {
         Self {
             shard: None,
             range: HashKeyRange::FULL,
+            blockers: 0,
             aggregation: None,
             queue: VecDeque::new(),
             backing_off: Vec::new(),
@@ -134,11 +137,16 @@ impl Lane {
             .map(|aggregation| aggregation.due)
     }
 
+    /// Whether its records must wait for the fate of another one.
+    pub(crate) const fn is_blocked(&self) -> bool {
+        self.blockers > 0
+    }
+
     /// The next record to send, if one may be sent now.
     pub(crate) fn sendable(&mut self, now: Monotonic) -> Option<&OuterRecord> {
         let may_go = |pace: &mut Pace| pace.next(now) <= now;
         let is_paced = self.queue.front().is_some() && !self.pace.as_mut().is_none_or(may_go);
-        self.queue.front().filter(|record| record.not_before <= now && !is_paced)
+        self.queue.front().filter(|record| record.not_before <= now && !is_paced && self.blockers == 0)
     }
 
     /// Takes the next record to send.
@@ -176,6 +184,7 @@ impl Lane {
         Self {
             shard: self.shard.clone(),
             range: self.range,
+            blockers: 0,
             aggregation,
             queue,
             backing_off,

@@ -3,13 +3,14 @@
 //! ```text
 //! add ──► lane of its shard ──► aggregated ──► queued ──► paced ──► collected ──► request
 //!           (routing.rs)          (lane.rs)                (pace.rs)  (collect.rs)     │
-//! ticket ◄── landed / failed ◄── verdict ◄──────────────────────────────── answer ◄────┘
-//!                                 │ to be tried again
-//!                                 └──► back to the front of its lane, by the shards of that time
+//! ticket ◄── settled ◄── landed / failed ◄── verdict ◄──────────────────── answer ◄────┘
+//!                                               │ to be tried again
+//!                                               └──► back to the front of its lane, by the shards of that time
 //! ```
 
 mod collect;
 mod lane;
+mod order;
 mod outer;
 mod outstanding;
 mod pace;
@@ -18,10 +19,9 @@ mod routing;
 mod settle;
 mod verdict;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use shardwell_core::aggregation::{HashKeyRange, effective_hash_key};
+use shardwell_core::aggregation::effective_hash_key;
 use shardwell_core::{Monotonic, PutEntry, ShardId};
 use tokio::sync::oneshot;
 
@@ -32,15 +32,18 @@ use crate::settings::{Ordering, Settings};
 use crate::ticket::{Attempts, Landed};
 
 use lane::Lane;
+use order::Unresolved;
 use outer::Member;
 use outstanding::Outstanding;
 use routing::{KnownShards, Routing};
 use settle::Misplaced;
 
 pub(crate) use collect::Request;
-pub(crate) use outstanding::Counts;
+pub(crate) use outer::OuterRecord;
+pub(crate) use outstanding::{Counts, Told};
 pub(crate) use routing::Listing;
-pub(crate) use verdict::{verdicts, with_causes};
+pub(crate) use settle::{Fate, Settled};
+pub(crate) use verdict::{Verdict, verdicts, with_causes};
 
 /// Everything that is under way to one stream.
 #[derive(Debug)]
@@ -51,12 +54,13 @@ pub(crate) struct Pipeline {
     known: KnownShards,
     outstanding: Outstanding,
     pub(crate) hot_keys: HotKeys,
-    /// Of each record whose fate is not known, from the least to the greatest hash key of its members. Kept where the order is.
-    unresolved: BTreeMap<u64, HashKeyRange>,
+    unresolved: Unresolved,
     next_id: u64,
     requests_in_flight: usize,
     /// Records that are in a shard that may not be theirs, until the shards are listed again.
     misplaced: Vec<Misplaced>,
+    /// Records whose fate is decided, for whoever tells.
+    settled: Vec<Settled>,
     /// Whether something suggests that the shards are not what they were.
     wants_listing: bool,
     /// Where collecting begins, so that every lane has its turn.
@@ -99,10 +103,11 @@ impl Pipeline {
             known: KnownShards::default(),
             outstanding: Outstanding::default(),
             hot_keys: HotKeys::default(),
-            unresolved: BTreeMap::new(),
+            unresolved: Unresolved::default(),
             next_id: 0,
             requests_in_flight: 0,
             misplaced: Vec::new(),
+            settled: Vec::new(),
             wants_listing: true,
             first_lane: 0,
             queued: 0,
@@ -167,8 +172,7 @@ impl Pipeline {
     fn next(&mut self, now: Monotonic) -> Option<Monotonic> {
         let may_send =
             self.requests_in_flight < self.settings.max_requests_in_flight && !matches!(self.routing, Routing::Awaited);
-        let sends: Vec<bool> = self.lanes.iter().map(|lane| may_send && !self.is_blocked(lane)).collect();
-        let next = self.lanes.iter_mut().zip(sends).filter_map(|(lane, sends)| lane.next(now, sends)).min();
+        let next = self.lanes.iter_mut().filter_map(|lane| lane.next(now, may_send && !lane.is_blocked())).min();
         let next = next.filter(|_| !matches!(self.routing, Routing::Awaited));
         // Always a little later, or the driver would not rest.
         let least = now.plus(Duration::from_millis(1));
@@ -177,11 +181,6 @@ impl Pipeline {
 
     fn keeps_order(&self) -> bool {
         self.settings.ordering == Ordering::PerKey
-    }
-
-    /// Whether a record of a lane must wait for the fate of another one.
-    fn is_blocked(&self, lane: &Lane) -> bool {
-        self.keeps_order() && self.unresolved.values().any(|hash_keys| hash_keys.overlaps(&lane.range))
     }
 
     fn next_expiry(&self) -> Option<Monotonic> {
@@ -195,11 +194,8 @@ impl Pipeline {
     fn expire(&mut self, now: Monotonic) {
         let Some(ttl) = self.settings.record_ttl.filter(|ttl| now.since_origin() >= *ttl) else { return };
         let oldest = now.minus(ttl);
-        for lane in &mut self.lanes {
-            for record in lane.expire(oldest) {
-                record.fail(PutFailureKind::Expired, &mut self.outstanding);
-            }
-        }
+        let over: Vec<OuterRecord> = self.lanes.iter_mut().flat_map(|lane| lane.expire(oldest)).collect();
+        over.into_iter().for_each(|record| self.fail(record, PutFailureKind::Expired));
         self.expire_misplaced(oldest);
     }
 
@@ -214,7 +210,17 @@ impl Pipeline {
         self.misplaced.iter().any(|misplaced| self.known.range(misplaced.shard()).is_none())
     }
 
-    /// How many user records were taken and settled since this was asked last.
+    /// The records whose fate was decided since this was asked last.
+    pub(crate) fn take_settled(&mut self) -> Vec<Settled> {
+        std::mem::take(&mut self.settled)
+    }
+
+    /// Whoever waits for these user records knows.
+    pub(crate) fn told(&mut self, told: Told) {
+        self.outstanding.told(told);
+    }
+
+    /// What happened since this was asked last.
     pub(crate) fn take_counts(&mut self) -> Counts {
         self.outstanding.take_counts()
     }

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use shardwell_core::aggregation::{Aggregator, Deaggregated, HashKeyRange, Limits, Outer as Keys, Single, deaggregate};
-use shardwell_core::{ExtendedSequenceNumber, Monotonic, Placed, PutEntry};
+use shardwell_core::{Monotonic, PutEntry};
 use tokio::sync::oneshot;
 
-use super::outstanding::Outstanding;
 use crate::budget::Permit;
-use crate::failure::{PutFailure, PutFailureKind};
+use crate::failure::PutFailure;
 use crate::ticket::{Attempt, AttemptError, Attempts, Landed};
 
 /// A user record under way: who waits for it, and what it takes.
@@ -44,7 +43,7 @@ pub(crate) struct OuterRecord {
     /// In the order of their sub-sequence numbers.
     members: Vec<Member>,
     format: Format,
-    attempts: Vec<Attempt>,
+    attempts: Attempts,
     /// When the first member came, or the last attempt ended.
     waits_since: Monotonic,
     /// From when on it is to be sent.
@@ -87,7 +86,7 @@ impl OuterRecord {
 
     fn new(entry: PutEntry, members: Vec<Member>, format: Format, due: Monotonic) -> Self {
         let waits_since = members.first().map_or(due, |member| member.arrived);
-        let (attempts, not_before) = (Vec::new(), waits_since);
+        let (attempts, not_before) = (Attempts::default(), waits_since);
         Self { entry, members, format, attempts, waits_since, due, not_before, is_suspect: false }
     }
 
@@ -96,13 +95,18 @@ impl OuterRecord {
         self.entry.data.len() + self.entry.partition_key.as_str().len()
     }
 
-    pub(crate) fn members(&self) -> usize {
-        self.members.len()
+    pub(crate) fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The room that its members take.
+    pub(crate) fn permits(&mut self) -> impl Iterator<Item = &mut Permit> {
+        self.members.iter_mut().map(|member| &mut member.permit)
     }
 
     /// How often it was tried, with those that its members were in before.
     pub(crate) fn attempts(&self) -> usize {
-        self.attempts.len() + self.members.iter().map(|member| member.attempts.count()).max().unwrap_or_default()
+        self.attempts.count() + self.members.iter().map(|member| member.attempts.count()).max().unwrap_or_default()
     }
 
     /// When its first member came.
@@ -138,42 +142,28 @@ impl OuterRecord {
         self.waits_since = answered;
     }
 
-    /// Its members are there.
-    pub(crate) fn land(self, placed: &Placed, outstanding: &mut Outstanding) {
-        let is_aggregated = self.is_aggregated();
-        for (place, member) in (0_u64..).zip(self.into_members()) {
-            let position = ExtendedSequenceNumber::new(placed.sequence_number, place);
-            let (shard, attempts) = (placed.shard.clone(), member.attempts.clone());
-            outstanding.settle(member, Ok(Landed { shard, position, is_aggregated, attempts }));
-        }
-    }
-
-    /// It is given up.
-    pub(crate) fn fail(self, kind: PutFailureKind, outstanding: &mut Outstanding) {
-        for (record, member) in self.into_user_records() {
-            let failure = PutFailure::new(kind, member.attempts.clone(), Some(record));
-            outstanding.settle(member, Err(failure));
+    /// Its user records, as they were put.
+    pub(crate) fn user_records(&self) -> Vec<PutEntry> {
+        match self.format {
+            Format::Plain => vec![self.entry.clone()],
+            Format::Wrapped | Format::Aggregated => unpack(&self.entry),
         }
     }
 
     /// Takes it apart again.
     pub(crate) fn into_user_records(self) -> Vec<(PutEntry, Member)> {
-        let records = match self.format {
-            Format::Plain => vec![self.entry.clone()],
-            Format::Wrapped | Format::Aggregated => unpack(&self.entry),
-        };
-        records.into_iter().zip(self.into_members()).collect()
+        self.user_records().into_iter().zip(self.into_members()).collect()
     }
 
     /// Its members, who know what was tried.
-    fn into_members(self) -> Vec<Member> {
+    pub(crate) fn into_members(self) -> Vec<Member> {
         let mut shared: Option<(Attempts, Attempts)> = None;
         let mut members = self.members;
         for member in &mut members {
             let same = shared.as_ref().filter(|(before, _)| before.is_same(&member.attempts));
             let after = match same {
                 Some((_, after)) => after.clone(),
-                None => Attempts::after(member.attempts.clone(), self.attempts.clone()),
+                None => self.attempts.after(&member.attempts),
             };
             let before = std::mem::replace(&mut member.attempts, after.clone());
             shared = Some((before, after));

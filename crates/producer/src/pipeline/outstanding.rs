@@ -4,10 +4,6 @@ use std::collections::BTreeMap;
 
 use tokio::sync::oneshot;
 
-use super::outer::Member;
-use crate::failure::PutFailure;
-use crate::ticket::Landed;
-
 /// How many user records are under way, by generation: a flush begins a new one, and waits for those before it.
 #[derive(Debug, Default)]
 pub(crate) struct Outstanding {
@@ -18,12 +14,27 @@ pub(crate) struct Outstanding {
     counts: Counts,
 }
 
-/// How many user records were taken, and what became of them.
+/// What happened in the pipeline.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
+    /// User records that were taken.
     pub(crate) received: u64,
-    pub(crate) landed: u64,
-    pub(crate) failed: u64,
+    /// Records that are in a wrong shard.
+    pub(crate) wrong_shard: u64,
+}
+
+/// How many user records' tickets were resolved, by generation.
+#[derive(Debug, Default)]
+pub(crate) struct Told(Vec<(u64, usize)>);
+
+impl Told {
+    /// One more.
+    pub(crate) fn count(&mut self, generation: u64) {
+        match self.0.last_mut() {
+            Some((same, count)) if *same == generation => *count += 1,
+            _ => self.0.push((generation, 1)),
+        }
+    }
 }
 
 impl Outstanding {
@@ -34,20 +45,21 @@ impl Outstanding {
         self.generation
     }
 
-    /// Tells whoever waits for a user record what became of it. Nobody has to wait.
-    pub(crate) fn settle(&mut self, member: Member, answer: Result<Landed, PutFailure>) {
-        let Member { answer: waiting, permit, generation, .. } = member;
-        let count = if answer.is_ok() { &mut self.counts.landed } else { &mut self.counts.failed };
-        *count += 1;
-        // There is room again before anybody hears of it: who waits for the answer may put the next one at once.
-        drop(permit);
-        drop(waiting.send(answer));
-        let left = self.count.entry(generation).or_default();
-        *left = left.saturating_sub(1);
-        if *left == 0 {
-            self.count.remove(&generation);
-            self.wake();
+    /// Whoever waits for these user records knows what became of them.
+    pub(crate) fn told(&mut self, told: Told) {
+        for (generation, count) in told.0 {
+            let left = self.count.entry(generation).or_default();
+            *left = left.saturating_sub(count);
+            if *left == 0 {
+                self.count.remove(&generation);
+            }
         }
+        self.wake();
+    }
+
+    /// A record is in a wrong shard.
+    pub(crate) fn wrong_shard(&mut self) {
+        self.counts.wrong_shard += 1;
     }
 
     /// Begins a new generation. What it gives is ready when all that were put before are settled.
@@ -59,7 +71,7 @@ impl Outstanding {
         settled
     }
 
-    /// How many were taken and settled since this was asked last.
+    /// What happened since this was asked last.
     pub(crate) fn take_counts(&mut self) -> Counts {
         std::mem::take(&mut self.counts)
     }

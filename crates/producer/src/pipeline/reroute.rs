@@ -23,6 +23,7 @@ impl Pipeline {
             Listing::Unknown if self.routing.is_by_shard() => {}
             Listing::Unknown => self.install_single(now, Routing::Unknown),
         }
+        self.block_anew();
         self.judge_misplaced(now);
     }
 

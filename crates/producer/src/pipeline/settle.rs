@@ -8,8 +8,21 @@ use super::outer::OuterRecord;
 use super::verdict::Verdict;
 use super::{Pipeline, Request, Routing};
 use crate::failure::PutFailureKind;
-use crate::metrics::{self, Answer};
 use crate::ticket::{AttemptError, AttemptErrorKind};
+
+/// A record whose fate is decided. Nobody was told yet.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub(crate) record: OuterRecord,
+    pub(crate) fate: Fate,
+}
+
+/// What becomes of a record, with all its user records.
+#[derive(Debug)]
+pub(crate) enum Fate {
+    Landed(Placed),
+    Failed(PutFailureKind),
+}
 
 /// A record that is in a shard that may not be its.
 #[derive(Debug)]
@@ -40,7 +53,6 @@ impl Pipeline {
     /// A request was answered. `random` spreads the retries.
     pub(crate) fn settle(
         &mut self,
-        stream: &str,
         now: Monotonic,
         request: Request,
         verdicts: Vec<Verdict>,
@@ -48,25 +60,12 @@ impl Pipeline {
     ) {
         self.requests_in_flight = self.requests_in_flight.saturating_sub(1);
         let (is_alone, sent_at) = (request.records() == 1, request.sent);
-        metrics::answered(stream, &request, now.since(sent_at));
         // Those that come back join the front of their lanes: the last one first, so that they keep their order.
         for (sent, verdict) in request.into_records().into_iter().zip(verdicts).rev() {
-            let record = &sent.record;
-            let waited = record.waiting(sent_at);
-            let answer = Answer::of(stream, sent.shard.as_ref(), record.members(), record.bytes(), waited);
             match verdict {
-                Verdict::Landed(placed) => {
-                    answer.landed();
-                    self.landed(now, sent_at, sent, placed);
-                }
-                Verdict::Retry(error) => {
-                    answer.failed(&error.code);
-                    self.retry(now, sent_at, sent, error, random());
-                }
-                Verdict::Refused(kind, error) => {
-                    answer.failed(&error.code);
-                    self.refused(now, sent_at, sent, kind, error, is_alone);
-                }
+                Verdict::Landed(placed) => self.landed(now, sent_at, sent, placed),
+                Verdict::Retry(error) => self.retry(now, sent_at, sent, error, random()),
+                Verdict::Refused(kind, error) => self.refused(now, sent_at, sent, kind, error, is_alone),
             }
         }
     }
@@ -105,9 +104,9 @@ impl Pipeline {
 
     fn arrived(&mut self, landed: Misplaced) {
         let Misplaced { id, mut record, placed, sent, answered, .. } = landed;
-        self.unresolved.remove(&id);
+        self.resolve(id);
         record.attempted(sent, answered, None);
-        record.land(&placed, &mut self.outstanding);
+        self.settled.push(Settled { record, fate: Fate::Landed(placed) });
     }
 
     fn write_again(&mut self, now: Monotonic, landed: Misplaced) {
@@ -118,8 +117,9 @@ impl Pipeline {
     /// A record of which it is known that it is in a wrong shard, or taken to be.
     fn misplaced_record(&mut self, landed: Misplaced) -> OuterRecord {
         let Misplaced { id, mut record, placed, sent, answered, .. } = landed;
-        self.unresolved.remove(&id);
+        self.resolve(id);
         record.attempted(sent, answered, Some(wrong_shard(&placed)));
+        self.outstanding.wrong_shard();
         record
     }
 
@@ -144,13 +144,14 @@ impl Pipeline {
         self.misplaced = left;
         let over: Vec<Misplaced> = over;
         for landed in over {
-            self.misplaced_record(landed).fail(PutFailureKind::Expired, &mut self.outstanding);
+            let record = self.misplaced_record(landed);
+            self.fail(record, PutFailureKind::Expired);
         }
     }
 
     fn retry(&mut self, now: Monotonic, sent_at: Monotonic, sent: Sent, error: AttemptError, random: u64) {
         let Sent { id, mut record, shard } = sent;
-        self.unresolved.remove(&id);
+        self.resolve(id);
         if error.kind == AttemptErrorKind::Throttled
             && let Some(pace) = self.lanes.iter_mut().find(|lane| lane.shard == shard).and_then(|lane| lane.pace_mut())
         {
@@ -159,8 +160,7 @@ impl Pipeline {
         record.attempted(sent_at, now, Some(error));
         let failures = u32::try_from(record.attempts()).unwrap_or(u32::MAX);
         let Some(delay) = self.settings.retry.delay(failures, random) else {
-            record.fail(PutFailureKind::Expired, &mut self.outstanding);
-            return;
+            return self.fail(record, PutFailureKind::Expired);
         };
         record.not_before = now.plus(delay);
         self.try_again(now, record);
@@ -176,14 +176,14 @@ impl Pipeline {
         is_alone: bool,
     ) {
         let Sent { id, mut record, .. } = sent;
-        self.unresolved.remove(&id);
+        self.resolve(id);
         record.attempted(sent_at, now, Some(error));
         if kind == PutFailureKind::Invalid && !is_alone {
             // One of them is to blame; the others are not to suffer for it.
             record.is_suspect = true;
             self.try_again(now, record);
         } else {
-            record.fail(kind, &mut self.outstanding);
+            self.fail(record, kind);
         }
     }
 
@@ -191,10 +191,15 @@ impl Pipeline {
     fn try_again(&mut self, now: Monotonic, record: OuterRecord) {
         let is_over = |ttl| record.arrived().is_some_and(|arrived| now.since(arrived) >= ttl);
         if self.settings.record_ttl.is_some_and(is_over) {
-            record.fail(PutFailureKind::Expired, &mut self.outstanding);
+            self.fail(record, PutFailureKind::Expired);
         } else {
             self.put_back(now, record);
         }
+    }
+
+    /// A record is given up.
+    pub(super) fn fail(&mut self, record: OuterRecord, kind: PutFailureKind) {
+        self.settled.push(Settled { record, fate: Fate::Failed(kind) });
     }
 }
 

@@ -16,6 +16,16 @@ pub(crate) enum Verdict {
     Refused(PutFailureKind, AttemptError),
 }
 
+impl Verdict {
+    /// Where the record is, or what went wrong.
+    pub(crate) const fn result(&self) -> Result<&Placed, &AttemptError> {
+        match self {
+            Self::Landed(placed) => Ok(placed),
+            Self::Retry(error) | Self::Refused(_, error) => Err(error),
+        }
+    }
+}
+
 /// What the answer to a request means for each of its records.
 pub(crate) fn verdicts(records: usize, answer: Result<Vec<PutResult>, StreamError>) -> Vec<Verdict> {
     match answer {
