@@ -189,6 +189,41 @@ async fn whoever_hands_over_slowly_leaves_what_the_next_process_of_its_id_renews
     assert_eq!(world.counts().await, BTreeMap::from([("a".to_owned(), 2), ("b".to_owned(), 2)]));
 }
 
+/// It cannot write its item for so long that another process takes its id over; that one's leases are none of its business, and it
+/// stops as soon as it hears of it.
+#[tokio::test(start_paused = true)]
+async fn whoever_cannot_show_that_it_lives_leaves_the_leases_of_its_id_alone() {
+    let mut world = World::new(4);
+    let (_, _b) = world.join("b");
+    world.until_counts(secs(2), &[("b", 4)]).await;
+    let (is_mute, is_silent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (mute, silent) = (is_mute.clone(), is_silent.clone());
+    world.faults = Arc::new(move |method| match method {
+        "renew" if mute.load(Ordering::Relaxed) => Fault::Refuse,
+        "put_worker_metrics" if silent.load(Ordering::Relaxed) => Fault::Refuse,
+        _ => Fault::None,
+    });
+    let (_, first) = world.join("a");
+    world.until("it has taken two up", secs(20), || first.handle.status().shards.len() == 2).await;
+    is_mute.store(true, Ordering::Relaxed);
+    is_silent.store(true, Ordering::Relaxed);
+    world.until_counts(secs(20), &[("b", 4)]).await;
+    is_mute.store(false, Ordering::Relaxed);
+    world.faults = Arc::new(|_| Fault::None);
+    let (_, second) = world.join("a");
+    let held = || second.handle.status().shards.len();
+    world.until("the next one has taken two up", secs(40), || held() == 2).await;
+    world.put(400, 100);
+    world.env.sleep(secs(30)).await;
+    assert!(held() == 2 && first.handle.status().shards.is_empty(), "each knows whose they are");
+    world.until_all_seen(secs(5)).await;
+    assert_eq!(world.repeated(), Vec::<u64>::new());
+    is_silent.store(false, Ordering::Relaxed);
+    let first = first.ended().await;
+    assert!(matches!(first, Err(WorkerError::DuplicateWorkerId { .. })), "{first:?}");
+    assert_eq!(world.counts().await, BTreeMap::from([("a".to_owned(), 2), ("b".to_owned(), 2)]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_item_that_a_dead_process_left_is_taken_over() {
     let world = World::new(1);

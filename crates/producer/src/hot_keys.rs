@@ -84,12 +84,7 @@ impl HotKeys {
 impl Watched {
     fn told((watched, weight): (&Self, &u64)) -> HotKey {
         let bytes = weight - watched.inherited - watched.records;
-        HotKey {
-            partition_key: watched.key.clone(),
-            bytes,
-            records: watched.records,
-            bytes_missing: watched.inherited,
-        }
+        HotKey { partition_key: watched.key.clone(), bytes, records: watched.records, bytes_missing: watched.inherited }
     }
 }
 

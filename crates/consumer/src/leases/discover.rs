@@ -37,7 +37,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             stop::run(&shared, deadline, holding).await;
             return;
         }
-        let is_in_plan = shared.is_in_plan();
+        let is_in_plan = shared.is_in_plan() && shared.has_its_id();
         match discover(&shared, &mut refusals).await {
             Ok(taken_up) => {
                 for lease in taken_up {
@@ -79,8 +79,17 @@ async fn wait(shared: &Shared, holding: &mut FuturesUnordered<Task<()>>, phase: 
 
 /// Takes up every lease that was given to this worker and that it does not hold yet.
 async fn discover(shared: &Arc<Shared>, refusals: &mut Refusals) -> Result<Vec<Arc<HeldLease>>, StoreError> {
+    let given = given(shared, |key| !shared.held.contains(key)).await?;
+    if !shared.has_its_id() {
+        if !given.is_empty() {
+            debug!(
+                "leases are given to this worker's id, which may be another process's; waiting until its item is written"
+            );
+        }
+        return Ok(Vec::new());
+    }
     let mut ours = Vec::new();
-    for lease in given(shared, |key| !shared.held.contains(key)).await? {
+    for lease in given {
         match shared.streams.of(&lease) {
             // It needs no owner. Its worker died after the end was stored, or somebody gave it away when it was finished already.
             _ if lease.is_finished() => give_back(shared, &lease).await,

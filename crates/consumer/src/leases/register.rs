@@ -1,7 +1,8 @@
 //! Registering: the worker's item in the table, which puts it into the plan, and its sign of life while it has no leases.
 //!
-//! One that has leases shows by their renewals that it lives, and writes its item all the same once in a lease duration: if it
-//! was taken for dead, that is how soon it is in the plan again.
+//! One that has leases shows by their renewals that it lives, and writes its item all the same with every other renewal: a lease duration
+//! after the last one it could not know whether the id is still its own. If it was taken for dead, that is how soon it is in the
+//! plan again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub(crate) struct Registration {
     item: WorkerMetrics,
     /// Whether it is known to have been written: this process has the worker's id.
     is_ours: bool,
+    /// Whether the last write failed.
+    has_failed: bool,
     next_report: Monotonic,
     /// When it is to be written although it has leases and nothing is new.
     next_repetition: Monotonic,
@@ -58,8 +61,8 @@ pub(crate) async fn first(shared: &Shared, registration: &mut Registration) -> R
 pub(crate) async fn run(shared: Arc<Shared>, mut registration: Registration) {
     let mut phase = shared.phase.watch();
     loop {
-        let pause =
-            if registration.is_told(&shared) { shared.timing.renew_interval() } else { shared.timing.renew_retry() };
+        let is_written = registration.is_told(&shared) && !registration.has_failed;
+        let pause = if is_written { shared.timing.renew_interval() } else { shared.timing.renew_retry() };
         let next = shared.env.now().plus(pause);
         tokio::select! {
             biased;
@@ -163,6 +166,7 @@ impl Registration {
         Self {
             item,
             is_ours: false,
+            has_failed: false,
             next_report: now.plus(REPORT_INTERVAL),
             next_repetition: now,
             cpu: CpuMeter::new(&*shared.env),
@@ -173,7 +177,7 @@ impl Registration {
 
     fn is_due(&self, shared: &Shared) -> bool {
         let now = shared.env.now();
-        let is_time = now >= self.next_report.min(self.next_repetition);
+        let is_time = self.has_failed || now >= self.next_report.min(self.next_repetition);
         is_time || !self.is_told(shared) || shared.held.is_empty()
     }
 
@@ -203,17 +207,20 @@ impl Registration {
     }
 
     async fn write(&mut self, shared: &Shared) -> Result<MetricsWrite, StoreError> {
-        let now = shared.env.timestamp();
+        let (attempt, now) = (shared.env.now(), shared.env.timestamp());
         (self.item.last_update, self.item.support_heartbeat) = (now, now);
         if let Some(heartbeat) = &mut self.item.heartbeat {
             heartbeat.beat += 1;
         }
         drop(self.streams.look());
         self.item.streams = shared.streams.registered();
+        self.has_failed = true;
         let answer = shared.bounded(shared.store.put_worker_metrics(&self.item)).await?;
+        self.has_failed = false;
         if answer == MetricsWrite::Written {
             self.is_ours = true;
-            self.next_repetition = shared.env.now().plus(shared.timing.duration());
+            shared.shown_alive(attempt);
+            self.next_repetition = attempt.plus(shared.timing.renew_interval() * 2);
             self.told.clone_from(&self.item.streams);
         }
         Ok(answer)

@@ -75,6 +75,8 @@ pub(crate) struct Shared {
     pub(crate) readiness: Watched<()>,
     pub(crate) flush: mpsc::UnboundedSender<Flush>,
 
+    /// Until when nobody else can have taken this worker's id over.
+    id_is_ours_until: Mutex<Monotonic>,
     /// Whether somebody plans for this worker.
     in_plan: AtomicBool,
     /// Whether it was looked for leases since somebody plans for this worker.
@@ -127,6 +129,7 @@ impl Shared {
             handed_over: Watched::new(false),
             readiness: Watched::new(()),
             flush,
+            id_is_ours_until: Mutex::new(Monotonic::ZERO),
             in_plan: AtomicBool::new(false),
             discovered: AtomicBool::new(false),
             failed_without_release: AtomicBool::new(false),
@@ -261,6 +264,17 @@ impl Shared {
 
     pub(crate) fn take_failure(&self) -> Option<WorkerError> {
         lock(&self.failure).take()
+    }
+
+    /// This worker's item was written, by a write that began then: a sign of life.
+    pub(crate) fn shown_alive(&self, attempt: Monotonic) {
+        *lock(&self.id_is_ours_until) = self.timing.trusted_until(attempt);
+    }
+
+    /// Whether this process is still the one with this worker's id. Another one may have taken it over if there was no sign of life for
+    /// a lease duration; what that one is given is none of this one's business, until it knows more.
+    pub(crate) fn has_its_id(&self) -> bool {
+        self.env.now() < *lock(&self.id_is_ours_until)
     }
 
     /// Somebody plans for this worker now.
