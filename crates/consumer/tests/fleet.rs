@@ -189,6 +189,35 @@ async fn whoever_hands_over_slowly_leaves_what_the_next_process_of_its_id_renews
     assert_eq!(world.counts().await, BTreeMap::from([("a".to_owned(), 2), ("b".to_owned(), 2)]));
 }
 
+/// The answer to the write that gives a lease away is lost. Until that is tried again the lease was taken up by a worker that stops now, and
+/// that passes it on itself: it must not be taken away from it meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_was_taken_up_is_not_taken_back_when_the_answer_was_lost() {
+    let mut world = World::new(2);
+    let loses_next = Arc::new(AtomicBool::new(false));
+    let loses = loses_next.clone();
+    world.faults = Arc::new(move |method| {
+        let is_lost = method == "assign" && loses.swap(false, Ordering::Relaxed);
+        if is_lost { Fault::LoseReply } else { Fault::None }
+    });
+    let (_, _a) = world.join("a");
+    world.until_counts(secs(20), &[("a", 2)]).await;
+    loses_next.store(true, Ordering::Relaxed);
+    let is_stuck = Arc::new(AtomicBool::new(true));
+    let stuck = is_stuck.clone();
+    let is_refused = move |method: &str| matches!(method, "assign" | "evict") && stuck.load(Ordering::Relaxed);
+    world.faults = Arc::new(move |method| if is_refused(method) { Fault::Refuse } else { Fault::None });
+    let process = world.process(1);
+    let b = world.start(world.builder("b", &process).discovery_interval(millis(20)));
+    world.until("it has taken one up", secs(20), || b.handle.status().shards.len() == 1).await;
+    b.handle.request_shutdown();
+    world.env.sleep(secs(2)).await;
+    assert_eq!(world.counts().await, BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 1)]), "it holds it still");
+    is_stuck.store(false, Ordering::Relaxed);
+    b.ended().await.expect("a clean stop");
+    world.until_counts(millis(1), &[("a", 2)]).await;
+}
+
 /// It cannot write its item for so long that another process takes its id over; that one's leases are none of its business, and it
 /// stops as soon as it hears of it.
 #[tokio::test(start_paused = true)]

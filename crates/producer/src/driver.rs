@@ -110,13 +110,13 @@ impl Driver {
         if !self.hooks.are_set() {
             return;
         }
-        for ((record, shard), verdict) in request.iter().zip(verdicts) {
+        for ((unit, bytes, shard), verdict) in request.iter().zip(verdicts) {
             let answered = AnsweredRecord {
                 stream: &self.name,
                 shard,
-                bytes: record.bytes(),
-                user_records: record.members().len(),
-                waited: record.waiting(request.sent),
+                bytes,
+                user_records: unit.members().len(),
+                waited: unit.waiting(request.sent),
                 took,
                 result: verdict.result(),
             };
@@ -158,14 +158,12 @@ async fn run(driver: Arc<Driver>) {
 }
 
 async fn send(driver: Arc<Driver>, request: Request) {
-    let entries = request.entries();
-    let answer = driver.target.put(&entries).await;
+    let answer = driver.target.put(request.entries()).await;
     if let Err(error) = &answer {
-        let (records, error) = (entries.len(), with_causes(error));
+        let (records, error) = (request.records(), with_causes(error));
         warn!(stream = &*driver.name, records, error, "cannot put records");
     }
-    let verdicts = verdicts(entries.len(), answer);
-    drop(entries);
+    let verdicts = verdicts(request.records(), answer);
     let now = driver.env.now();
     driver.account(&request, &verdicts, now.since(request.sent));
     driver.act(|pipeline| pipeline.settle(now, request, verdicts, || driver.env.random()));

@@ -92,13 +92,13 @@ pub(crate) fn answered(stream: &Arc<str>, request: &Request, verdicts: &[Verdict
     let waited = histogram!(BUFFERING_TIME, labels.clone());
     let mut shards: BTreeMap<Option<&ShardId>, Answers<'_>> = BTreeMap::new();
     let mut all_user_records = 0;
-    for ((record, shard), verdict) in request.iter().zip(verdicts) {
-        user_records.record(record.members().len() as f64);
-        waited.record(record.waiting(request.sent));
-        all_user_records += record.members().len();
+    for ((unit, bytes, shard), verdict) in request.iter().zip(verdicts) {
+        user_records.record(unit.members().len() as f64);
+        waited.record(unit.waiting(request.sent));
+        all_user_records += unit.members().len();
         let answers = shards.entry(shard).or_default();
         match verdict.result() {
-            Ok(_) => (answers.landed, answers.bytes) = (answers.landed + 1, answers.bytes + record.bytes() as u64),
+            Ok(_) => (answers.landed, answers.bytes) = (answers.landed + 1, answers.bytes + bytes as u64),
             Err(error) => *answers.failed.entry(&error.code).or_default() += 1,
         }
     }
@@ -144,11 +144,12 @@ pub(crate) fn settled(stream: &Arc<str>, settled: &mut [Settled]) {
     let mut results: BTreeMap<&str, u64> = BTreeMap::new();
     let mut bytes = 0;
     for Settled { record, fate } in settled {
-        let user_records = record.members().len();
-        retries.record_many(record.attempts().saturating_sub(1) as f64, user_records);
+        let unit = &mut record.unit;
+        let user_records = unit.members().len();
+        retries.record_many(unit.attempts().saturating_sub(1) as f64, user_records);
         *results.entry(fate.name()).or_default() += user_records as u64;
         if matches!(fate, Fate::Landed(_)) {
-            bytes += record.permits().map(|permit| (Permit::bytes(permit) - cost(0)) as u64).sum::<u64>();
+            bytes += unit.permits().map(|permit| (Permit::bytes(permit) - cost(0)) as u64).sum::<u64>();
         }
     }
     for (result, count) in results {

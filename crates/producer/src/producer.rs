@@ -11,7 +11,7 @@ use crate::failure::{Rejected, TryPutError};
 use crate::hooks::Hooks;
 use crate::hot_keys::HotKey;
 use crate::lock::lock;
-use crate::pipeline::{Pipeline, ShardLoad, hash_key_of};
+use crate::pipeline::{Pipeline, ShardLoad, bytes_of, hash_key_of};
 use crate::settings::{Settings, cost};
 use crate::ticket::Ticket;
 
@@ -193,10 +193,6 @@ impl Producer {
         }
         Ok(ticket)
     }
-}
-
-fn bytes_of(record: &PutEntry) -> usize {
-    record.data.len() + record.partition_key.as_str().len()
 }
 
 impl Reservation {

@@ -58,6 +58,8 @@ pub(super) async fn pass_on(shared: &Shared, row: &Lease) -> Result<Passed, Stor
             }
             // Refused as well where the answer was lost: then this is what was written.
             Conditional::Refused(Some(newer)) if to.is_none() || newer.owner != to => return Ok(Passed::Gone),
+            // It was found already. Whoever has it passes it on itself if it stops.
+            Conditional::Refused(Some(newer)) if newer.token.is_some() => return Ok(Passed::On(to)),
             Conditional::Applied(newer) | Conditional::Refused(Some(newer)) => {
                 known_since = shared.env.now();
                 if will_be_found(shared, to.as_ref(), &newer, known_since).await? {

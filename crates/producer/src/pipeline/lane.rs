@@ -95,7 +95,7 @@ impl Lane {
 
     /// A record joins as it is.
     pub(crate) fn push(&mut self, record: OuterRecord) {
-        self.finish(record.due);
+        self.finish(record.unit.due);
         self.queue.push_back(record);
     }
 
@@ -111,7 +111,7 @@ impl Lane {
             self.finish(due);
         }
         let (ready, backing_off) =
-            std::mem::take(&mut self.backing_off).into_iter().partition(|record| record.not_before <= now);
+            std::mem::take(&mut self.backing_off).into_iter().partition(|record| record.unit.not_before <= now);
         self.backing_off = backing_off;
         let ready: Vec<OuterRecord> = ready;
         self.put_back(ready);
@@ -120,12 +120,12 @@ impl Lane {
     /// Everything is to be sent as soon as possible.
     pub(crate) fn flush(&mut self, now: Monotonic) {
         self.finish(now);
-        self.queue.iter_mut().for_each(|record| record.due = record.due.min(now));
+        self.queue.iter_mut().for_each(|record| record.unit.due = record.unit.due.min(now));
     }
 
     /// When something is to be sent, as far as it may be.
     pub(crate) fn due(&self) -> Option<Monotonic> {
-        let front = self.queue.front().map(|record| record.due);
+        let front = self.queue.front().map(|record| record.unit.due);
         [self.aggregation_due(), front].into_iter().flatten().min()
     }
 
@@ -146,7 +146,7 @@ impl Lane {
     pub(crate) fn sendable(&mut self, now: Monotonic) -> Option<&OuterRecord> {
         let may_go = |pace: &mut Pace| pace.next(now) <= now;
         let is_paced = self.queue.front().is_some() && !self.pace.as_mut().is_none_or(may_go);
-        self.queue.front().filter(|record| record.not_before <= now && !is_paced && self.blockers == 0)
+        self.queue.front().filter(|record| record.unit.not_before <= now && !is_paced && self.blockers == 0)
     }
 
     /// Takes the next record to send.
@@ -161,8 +161,9 @@ impl Lane {
     /// When something is to be done next, other than what a request under way decides.
     pub(crate) fn next(&mut self, now: Monotonic, may_send: bool) -> Option<Monotonic> {
         let pace = self.pace.as_mut().map_or(now, |pace| pace.next(now));
-        let front = self.queue.front().filter(|_| may_send).map(|record| record.due.max(record.not_before).max(pace));
-        let retry = self.backing_off.iter().map(|record| record.not_before).min();
+        let front =
+            self.queue.front().filter(|_| may_send).map(|record| record.unit.due.max(record.unit.not_before).max(pace));
+        let retry = self.backing_off.iter().map(|record| record.unit.not_before).min();
         [self.aggregation_due(), front, retry].into_iter().flatten().min()
     }
 
@@ -202,7 +203,7 @@ impl Lane {
 
     /// Removes what came before `oldest` and was not sent yet.
     pub(crate) fn expire(&mut self, oldest: Monotonic) -> Vec<OuterRecord> {
-        let is_over = |record: &OuterRecord| record.arrived().is_some_and(|arrived| arrived <= oldest);
+        let is_over = |record: &OuterRecord| record.unit.arrived().is_some_and(|arrived| arrived <= oldest);
         let mut over: Vec<OuterRecord> = Vec::new();
         if self.backing_off.iter().any(is_over) {
             let (expired, left) = std::mem::take(&mut self.backing_off).into_iter().partition(is_over);
@@ -217,7 +218,7 @@ impl Lane {
 
     /// When the first one that is queued came.
     pub(crate) fn oldest(&self) -> Option<Monotonic> {
-        self.backing_off.iter().chain(self.queue.front()).filter_map(OuterRecord::arrived).min()
+        self.backing_off.iter().chain(self.queue.front()).filter_map(|record| record.unit.arrived()).min()
     }
 
     pub(crate) fn pace_mut(&mut self) -> Option<&mut Pace> {

@@ -39,7 +39,7 @@ use routing::{KnownShards, Routing};
 use settle::Misplaced;
 
 pub(crate) use collect::Request;
-pub(crate) use outer::OuterRecord;
+pub(crate) use outer::{OuterRecord, bytes_of};
 pub(crate) use outstanding::{Counts, Told};
 pub(crate) use routing::Listing;
 pub(crate) use settle::{Fate, Settled};
@@ -186,7 +186,7 @@ impl Pipeline {
     fn next_expiry(&self) -> Option<Monotonic> {
         let ttl = self.settings.record_ttl?;
         let queued = self.lanes.iter().filter_map(Lane::oldest);
-        let misplaced = self.misplaced.iter().filter_map(|misplaced| misplaced.record.arrived());
+        let misplaced = self.misplaced.iter().filter_map(|misplaced| misplaced.record.unit.arrived());
         queued.chain(misplaced).min().map(|oldest| oldest.plus(ttl))
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use shardwell_core::aggregation::{Aggregator, Deaggregated, HashKeyRange, Limits, Outer as Keys, Single, deaggregate};
 use shardwell_core::{Monotonic, PutEntry};
+use smallvec::{SmallVec, smallvec};
 use tokio::sync::oneshot;
 
 use crate::budget::Permit;
@@ -36,12 +37,18 @@ enum Format {
     Aggregated,
 }
 
-/// A record for Kinesis.
+/// A record for Kinesis: what is sent, and whose fate that is.
 #[derive(Debug)]
 pub(crate) struct OuterRecord {
     pub(crate) entry: PutEntry,
+    pub(crate) unit: Box<Unit>,
+}
+
+/// User records that share one fate, and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Unit {
     /// In the order of their sub-sequence numbers.
-    members: Vec<Member>,
+    members: SmallVec<[Member; 1]>,
     format: Format,
     attempts: Attempts,
     /// When the first member came, or the last attempt ended.
@@ -57,7 +64,7 @@ pub(crate) struct OuterRecord {
 impl OuterRecord {
     /// A user record as it is.
     pub(crate) fn plain(entry: PutEntry, member: Member, due: Monotonic) -> Self {
-        Self::new(entry, vec![member], Format::Plain, due)
+        Self::new(entry, smallvec![member], Format::Plain, due)
     }
 
     /// A user record that must not be taken for an aggregated record. It goes as it is if it is too large to be wrapped.
@@ -69,7 +76,7 @@ impl OuterRecord {
         };
         let (data, partition_key) = (record.data, record.partition_key.into());
         let entry = PutEntry { data, partition_key, explicit_hash_key: Some(record.explicit_hash_key) };
-        Self::new(entry, vec![member], Format::Wrapped, due)
+        Self::new(entry, smallvec![member], Format::Wrapped, due)
     }
 
     /// What an aggregator holds, with the members that were added to it; nothing if that is nothing.
@@ -81,20 +88,36 @@ impl OuterRecord {
         let has_hash_key = format == Format::Aggregated || first.is_explicit;
         let explicit_hash_key = has_hash_key.then_some(record.explicit_hash_key);
         let entry = PutEntry { data: record.data, partition_key: record.partition_key.into(), explicit_hash_key };
-        Some(Self::new(entry, members, format, due))
+        Some(Self::new(entry, members.into(), format, due))
     }
 
-    fn new(entry: PutEntry, members: Vec<Member>, format: Format, due: Monotonic) -> Self {
+    fn new(entry: PutEntry, members: SmallVec<[Member; 1]>, format: Format, due: Monotonic) -> Self {
         let waits_since = members.first().map_or(due, |member| member.arrived);
         let (attempts, not_before) = (Attempts::default(), waits_since);
-        Self { entry, members, format, attempts, waits_since, due, not_before, is_suspect: false }
+        let unit = Unit { members, format, attempts, waits_since, due, not_before, is_suspect: false };
+        Self { entry, unit: Box::new(unit) }
     }
 
-    /// What it takes of a request and of a shard's limits, as the service counts.
+    /// What it takes of a request and of a shard's limits.
     pub(crate) fn bytes(&self) -> usize {
-        self.entry.data.len() + self.entry.partition_key.as_str().len()
+        bytes_of(&self.entry)
     }
 
+    /// Its user records, as they were put.
+    pub(crate) fn user_records(&self) -> Vec<PutEntry> {
+        match self.unit.format {
+            Format::Plain => vec![self.entry.clone()],
+            Format::Wrapped | Format::Aggregated => unpack(&self.entry),
+        }
+    }
+
+    /// Takes it apart again.
+    pub(crate) fn into_user_records(self) -> Vec<(PutEntry, Member)> {
+        self.user_records().into_iter().zip(self.unit.into_members()).collect()
+    }
+}
+
+impl Unit {
     pub(crate) fn members(&self) -> &[Member] {
         &self.members
     }
@@ -142,21 +165,8 @@ impl OuterRecord {
         self.waits_since = answered;
     }
 
-    /// Its user records, as they were put.
-    pub(crate) fn user_records(&self) -> Vec<PutEntry> {
-        match self.format {
-            Format::Plain => vec![self.entry.clone()],
-            Format::Wrapped | Format::Aggregated => unpack(&self.entry),
-        }
-    }
-
-    /// Takes it apart again.
-    pub(crate) fn into_user_records(self) -> Vec<(PutEntry, Member)> {
-        self.user_records().into_iter().zip(self.into_members()).collect()
-    }
-
     /// Its members, who know what was tried.
-    pub(crate) fn into_members(self) -> Vec<Member> {
+    pub(crate) fn into_members(self) -> SmallVec<[Member; 1]> {
         let mut shared: Option<(Attempts, Attempts)> = None;
         let mut members = self.members;
         for member in &mut members {
@@ -170,6 +180,11 @@ impl OuterRecord {
         }
         members
     }
+}
+
+/// What a record counts, as the service does.
+pub(crate) fn bytes_of(entry: &PutEntry) -> usize {
+    entry.data.len() + entry.partition_key.as_str().len()
 }
 
 /// The user records of a record that was made here.

@@ -66,7 +66,7 @@ impl Pipeline {
                 self.lanes[lane].push(record);
                 continue;
             }
-            let due = record.due;
+            let due = record.unit.due;
             for (entry, member) in record.into_user_records() {
                 let lane = self.lane_of(member.hash_key);
                 if let Some(lane) = self.lanes.get_mut(lane) {
@@ -83,7 +83,7 @@ impl Pipeline {
             self.lanes[lane].retry(record, keeps_order);
             return;
         }
-        let not_before = record.not_before;
+        let not_before = record.unit.not_before;
         let mut parts: BTreeMap<usize, Lane> = BTreeMap::new();
         for (entry, member) in record.into_user_records() {
             let lane = self.lane_of(member.hash_key);
@@ -92,18 +92,18 @@ impl Pipeline {
         }
         for (lane, mut part) in parts {
             let mut records = part.drain(now);
-            records.iter_mut().for_each(|record| record.not_before = not_before);
+            records.iter_mut().for_each(|record| record.unit.not_before = not_before);
             self.lanes[lane].put_back(records);
         }
     }
 
     /// The lane that a record may go to as it is.
     fn whole(&self, record: &OuterRecord) -> Option<usize> {
-        let lane = self.lane_of(record.hash_keys()?.start());
+        let lane = self.lane_of(record.unit.hash_keys()?.start());
         let takes = self.lanes.get(lane)?;
         // What nobody has tried yet can still be aggregated.
-        let could_join = takes.aggregates() && !record.is_aggregated() && record.attempts() == 0;
-        let must_part = matches!(self.routing, Routing::Automatic) && record.is_aggregated();
-        (record.belongs_to(takes.range) && !could_join && !must_part).then_some(lane)
+        let could_join = takes.aggregates() && !record.unit.is_aggregated() && record.unit.attempts() == 0;
+        let must_part = matches!(self.routing, Routing::Automatic) && record.unit.is_aggregated();
+        (record.unit.belongs_to(takes.range) && !could_join && !must_part).then_some(lane)
     }
 }

@@ -61,7 +61,7 @@ impl Pipeline {
         self.requests_in_flight = self.requests_in_flight.saturating_sub(1);
         let (is_alone, sent_at) = (request.records() == 1, request.sent);
         // Those that come back join the front of their lanes: the last one first, so that they keep their order.
-        for (sent, verdict) in request.into_records().into_iter().zip(verdicts).rev() {
+        for (sent, verdict) in request.into_records().zip(verdicts).rev() {
             match verdict {
                 Verdict::Landed(placed) => self.landed(now, sent_at, sent, placed),
                 Verdict::Retry(error) => self.retry(now, sent_at, sent, error, random()),
@@ -89,11 +89,11 @@ impl Pipeline {
     /// An aggregated record is accepted or written again as a whole: a consumer like the KCL drops it whole if one of its members does
     /// not belong to the shard.
     fn place(&self, landed: &Misplaced) -> Place {
-        let is_free = !landed.record.is_aggregated() || matches!(self.routing, Routing::Automatic);
+        let is_free = !landed.record.unit.is_aggregated() || matches!(self.routing, Routing::Automatic);
         if is_free || landed.expected.as_ref() == Some(&landed.placed.shard) {
             return Place::Right;
         }
-        let belongs = |range: HashKeyRange| landed.record.belongs_to(range);
+        let belongs = |range: HashKeyRange| landed.record.unit.belongs_to(range);
         match self.known.range(&landed.placed.shard).map(belongs) {
             Some(true) => Place::Right,
             // That the shard is not the expected one is explained: that one is closed.
@@ -105,7 +105,7 @@ impl Pipeline {
     fn arrived(&mut self, landed: Misplaced) {
         let Misplaced { id, mut record, placed, sent, answered, .. } = landed;
         self.resolve(id);
-        record.attempted(sent, answered, None);
+        record.unit.attempted(sent, answered, None);
         self.settled.push(Settled { record, fate: Fate::Landed(placed) });
     }
 
@@ -118,7 +118,7 @@ impl Pipeline {
     fn misplaced_record(&mut self, landed: Misplaced) -> OuterRecord {
         let Misplaced { id, mut record, placed, sent, answered, .. } = landed;
         self.resolve(id);
-        record.attempted(sent, answered, Some(wrong_shard(&placed)));
+        record.unit.attempted(sent, answered, Some(wrong_shard(&placed)));
         self.outstanding.wrong_shard();
         record
     }
@@ -139,7 +139,7 @@ impl Pipeline {
     }
 
     pub(super) fn expire_misplaced(&mut self, oldest: Monotonic) {
-        let is_over = |landed: &Misplaced| landed.record.arrived().is_some_and(|arrived| arrived <= oldest);
+        let is_over = |landed: &Misplaced| landed.record.unit.arrived().is_some_and(|arrived| arrived <= oldest);
         let (over, left) = std::mem::take(&mut self.misplaced).into_iter().partition(is_over);
         self.misplaced = left;
         let over: Vec<Misplaced> = over;
@@ -157,12 +157,12 @@ impl Pipeline {
         {
             pace.throttled(now);
         }
-        record.attempted(sent_at, now, Some(error));
-        let failures = u32::try_from(record.attempts()).unwrap_or(u32::MAX);
+        record.unit.attempted(sent_at, now, Some(error));
+        let failures = u32::try_from(record.unit.attempts()).unwrap_or(u32::MAX);
         let Some(delay) = self.settings.retry.delay(failures, random) else {
             return self.fail(record, PutFailureKind::Expired);
         };
-        record.not_before = now.plus(delay);
+        record.unit.not_before = now.plus(delay);
         self.try_again(now, record);
     }
 
@@ -177,10 +177,10 @@ impl Pipeline {
     ) {
         let Sent { id, mut record, .. } = sent;
         self.resolve(id);
-        record.attempted(sent_at, now, Some(error));
+        record.unit.attempted(sent_at, now, Some(error));
         if kind == PutFailureKind::Invalid && !is_alone {
             // One of them is to blame; the others are not to suffer for it.
-            record.is_suspect = true;
+            record.unit.is_suspect = true;
             self.try_again(now, record);
         } else {
             self.fail(record, kind);
@@ -189,7 +189,7 @@ impl Pipeline {
 
     /// Puts a record back, unless its time is over.
     fn try_again(&mut self, now: Monotonic, record: OuterRecord) {
-        let is_over = |ttl| record.arrived().is_some_and(|arrived| now.since(arrived) >= ttl);
+        let is_over = |ttl| record.unit.arrived().is_some_and(|arrived| now.since(arrived) >= ttl);
         if self.settings.record_ttl.is_some_and(is_over) {
             self.fail(record, PutFailureKind::Expired);
         } else {
