@@ -32,8 +32,9 @@ use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{Cell, CellAlignment, Table};
 use shardwell::aws::KinesisStream;
 use shardwell::local::LocalEngine;
+use shardwell::producer::Landed;
 use shardwell::sqlite::SqliteLeaseStore;
-use shardwell::{InitialPosition, PutEntry, ShardFilter, Stream, Worker, WorkerHandle};
+use shardwell::{InitialPosition, PutEntry, RangePolicy, ShardFilter, Stream, Worker, WorkerHandle};
 use shardwell_examples::{A_WEEK, Stop, caught_up, flights, local_client, pause, stream};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
@@ -53,7 +54,8 @@ struct Arguments {
     /// How many shards the stream begins with: one is split, two are merged
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(i32).range(3..=100))]
     shards: i32,
-    /// Read no faster than the real service allows: 5 times and 2 MiB a second for each shard
+    /// Write and read no faster than the real service allows: 1 MiB and 1000 records a second into each shard, and 2 MiB in 5
+    /// reads a second out of it
     #[arg(long)]
     paced: bool,
     /// Break so many of the flights, and show what becomes of records that cannot be processed
@@ -108,7 +110,7 @@ async fn run(arguments: &Arguments) -> Result<Ending> {
     let poison = Poison::plant(arguments.poison.into(), &mut entries, directory.path())?;
     let story = async {
         let flow = Flow::create(&mut screen, &engine, arguments, path, &entries, poison).await?;
-        let ending = flow.consume(&mut screen, &mut stop, directory.path(), arguments.paced).await?;
+        let ending = flow.consume(&mut screen, &mut stop, directory.path()).await?;
         if ending == Ending::Checked {
             screen.step("Where the records went.");
             show_lineage(&screen, &flow.stream, &flow.tally).await?;
@@ -132,6 +134,8 @@ struct Flow<'a> {
     /// What is wrong with some of the entries.
     poison: Option<Poison>,
     tally: Tally,
+    /// Whether to keep to the limits of the real service.
+    paced: bool,
 }
 
 impl<'a> Flow<'a> {
@@ -150,20 +154,20 @@ impl<'a> Flow<'a> {
         screen.say("   to; ours is the aircraft, so that the flights of one aircraft stay in order.");
         let client = local_client(&engine.endpoint());
         let stream = stream::create(&client, reshards::NAME, arguments.shards).await?;
-        Ok(Self { client, stream, path, entries, poison, tally: Tally::default() })
+        Ok(Self { client, stream, path, entries, poison, tally: Tally::default(), paced: arguments.paced })
     }
 
     /// The heart of it: a worker with our processor, while the stream fills and changes its shape.
-    async fn consume(&self, screen: &mut Screen, stop: &mut Stop, directory: &Path, paced: bool) -> Result<Ending> {
+    async fn consume(&self, screen: &mut Screen, stop: &mut Stop, directory: &Path) -> Result<Ending> {
         screen.step("Starting a worker, which reads every shard and hands batches of flights to our processor.");
         screen.say("   How far it got is kept in a SQLite file, beside its lease on each shard: any number of such");
         screen.say("   processes on this machine could share the work.");
-        if !paced {
+        if !self.paced {
             screen
                 .say("   It reads as fast as it can, since our own Kinesis has no limits; for those of the real one,");
             screen.say("   see --paced.");
         }
-        let worker = self.worker(directory, paced).await?;
+        let worker = self.worker(directory).await?;
         let handle = worker.handle();
         let mut running = Box::pin(worker.run());
         let ending = tokio::select! {
@@ -182,14 +186,17 @@ impl<'a> Flow<'a> {
     }
 
     /// The worker: where it reads, where it keeps its leases, and who processes the records.
-    async fn worker(&self, directory: &Path, paced: bool) -> Result<Worker> {
+    async fn worker(&self, directory: &Path) -> Result<Worker> {
         let leases = SqliteLeaseStore::open(directory.join("leases.sqlite"), "quickstart").await?;
         let (stream, tally) = (self.stream.clone(), self.tally.clone());
         let worker = match &self.poison {
             None => Worker::builder("quickstart", stream, leases, move |lane| DelayCounter::new(lane, &tally)),
             Some(poison) => poison.configure(Worker::builder("quickstart", stream, leases, poison.processors(tally))),
         };
-        Ok(worker.initial_position(InitialPosition::TrimHorizon).read_pacing(paced).build()?)
+        // What the producer had on its way to a shard that was split meanwhile, it puts again, to the shards that came of it. So the
+        // first copy can be left out, as the KCL does.
+        let worker = worker.range_policy(RangePolicy::AllOrNothing);
+        Ok(worker.initial_position(InitialPosition::TrimHorizon).read_pacing(self.paced).build()?)
     }
 
     async fn produce_and_watch(&self, screen: &mut Screen, worker: &WorkerHandle) -> Result<()> {
@@ -207,21 +214,24 @@ impl<'a> Flow<'a> {
     /// parents and children both hold records.
     async fn produce(&self, say: mpsc::UnboundedSender<String>) -> Result<()> {
         let Self { client, stream, entries, .. } = self;
+        let producer = stream::producer(stream, self.paced)?;
         let reshards = Reshards::choose(stream).await?;
         let mut quarters = entries.chunks(entries.len().div_ceil(4));
         let mut quarter = || quarters.next().unwrap_or_default();
         // Nobody listens when the watch has failed, and then this is dropped at once.
         let say = |text: String| drop(say.send(text));
 
-        stream::put(stream, quarter()).await?;
+        let mut landed = stream::put(&producer, quarter()).await?;
         say(format!("   Splitting {} in two.", short(reshards.to_split())));
-        tokio::try_join!(stream::put(stream, quarter()), reshards.split(client, stream))?;
+        let (second, ()) = tokio::try_join!(stream::put(&producer, quarter()), reshards.split(client, stream))?;
         say(format!("   Merging {} into one.", short_list(reshards.to_merge())));
-        tokio::try_join!(stream::put(stream, quarter()), reshards.merge(client, stream))?;
-        stream::put(stream, quarter()).await?;
-        say("   All flights are in the stream. The worker finishes a parent before it begins with its children, so"
+        let (third, ()) = tokio::try_join!(stream::put(&producer, quarter()), reshards.merge(client, stream))?;
+        landed.extend(second.into_iter().chain(third).chain(stream::put(&producer, quarter()).await?));
+        producer.close().await;
+        say(what_was_put(&landed));
+        say("   The producer keeps the flights of an aircraft in order, and the worker finishes a parent before it"
             .into());
-        say("   that every aircraft's flights still arrive in order.".into());
+        say("   begins with its children: so they arrive in order, too.".into());
         Ok(())
     }
 
@@ -249,6 +259,14 @@ impl<'a> Flow<'a> {
             pause(Duration::from_millis(50)).await;
         }
     }
+}
+
+/// In how many records for Kinesis the flights are: the service charges for those, and limits how many a shard takes.
+fn what_was_put(landed: &[Landed]) -> String {
+    let records: BTreeSet<_> = landed.iter().map(|landed| (&landed.shard, landed.position.sequence_number)).collect();
+    let again = landed.iter().filter(|landed| landed.attempts.count() > 1).count();
+    let again = if again > 0 { format!("; {again} were put again, since their shard was gone") } else { String::new() };
+    format!("   All {} flights are in the stream, in {} records{again}.", landed.len(), records.len())
 }
 
 /// Which shard came from which, and how many records were processed of each.

@@ -1,18 +1,14 @@
 //! A stream on the local engine, and records in it.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use aws_sdk_kinesis::Client;
 use shardwell::aws::KinesisStream;
-use shardwell::core::SequenceNumber;
-use shardwell::{PutEntry, RetryPolicy, ShardId, Stream, StreamStatus, StreamWriter};
+use shardwell::producer::{Landed, Ordering};
+use shardwell::{Producer, PutEntry, Stream, StreamStatus};
 
 use crate::pause;
-
-/// Records in one request; the service takes up to 500.
-const RECORDS_PER_REQUEST: usize = 500;
 
 /// Creates a stream, and waits until it can be used.
 ///
@@ -47,46 +43,32 @@ pub async fn until_active(stream: &KinesisStream) -> Result<()> {
     Ok(())
 }
 
-/// Puts all entries; gives the last record of each shard. Kinesis may take a part of a request and refuse the rest, most often because
-/// a shard is over its limit; what it refused is put again after a while.
+/// A producer that keeps the order of each partition key. The local engine has no limits, so it need not keep to any; for the real
+/// service, leave `without_pacing` out.
 ///
 /// # Errors
-/// A request that fails as a whole ends the example: its records may have been taken all the same, and putting them
-/// again would count flights twice.
-pub async fn put(stream: &KinesisStream, entries: &[PutEntry]) -> Result<BTreeMap<ShardId, SequenceNumber>> {
-    let retry = RetryPolicy::default().with_cap(Duration::from_secs(2)).with_max_retries(Some(20));
-    let mut last = BTreeMap::new();
-    for chunk in entries.chunks(RECORDS_PER_REQUEST) {
-        let mut left = refused(stream, chunk, &mut last).await?;
-        let mut failures = 1;
-        while !left.is_empty() {
-            let Some(delay) = retry.longest_delay(failures) else {
-                bail!("the stream refused {} records {failures} times in a row", left.len())
-            };
-            pause(delay).await;
-            let put = refused(stream, &left, &mut last).await?;
-            failures = if put.len() < left.len() { 1 } else { failures + 1 };
-            left = put;
-        }
-    }
-    Ok(last)
+/// Where the system refuses threads.
+pub fn producer(stream: &KinesisStream, paced: bool) -> Result<Producer> {
+    let builder = Producer::builder(stream.clone()).ordering(Ordering::PerKey);
+    let builder = if paced { builder } else { builder.without_pacing() };
+    Ok(builder.build()?)
 }
 
-/// Puts entries with one request, notes where they landed, and returns those that were not taken.
-async fn refused(
-    stream: &KinesisStream,
-    entries: &[PutEntry],
-    last: &mut BTreeMap<ShardId, SequenceNumber>,
-) -> Result<Vec<PutEntry>> {
-    let mut refused = Vec::new();
-    for (entry, result) in entries.iter().zip(stream.put(entries).await?) {
-        match result {
-            Ok(placed) => {
-                let newest = last.entry(placed.shard).or_insert(placed.sequence_number);
-                *newest = placed.sequence_number.max(*newest);
-            }
-            Err(_) => refused.push(entry.clone()),
-        }
+/// Puts all entries, and waits until they are in the stream. Tells where.
+///
+/// # Errors
+/// A record that could not be put, with what was tried.
+pub async fn put(producer: &Producer, entries: &[PutEntry]) -> Result<Vec<Landed>> {
+    let mut tickets = Vec::with_capacity(entries.len());
+    for entry in entries {
+        // Waits where the producer is full.
+        tickets.push(producer.put(entry.clone()).await?);
     }
-    Ok(refused)
+    // Nothing follows that would be worth waiting for.
+    producer.flush().await;
+    let mut landed = Vec::with_capacity(tickets.len());
+    for ticket in tickets {
+        landed.push(ticket.await?);
+    }
+    Ok(landed)
 }

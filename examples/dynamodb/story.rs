@@ -16,9 +16,9 @@ use shardwell::aws::aws_sdk_dynamodb::Client;
 use shardwell::aws::aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use shardwell::aws::aws_sdk_dynamodb::{Config, types::AttributeValue};
 use shardwell::aws::{DynamoLeaseStore, KinesisStream};
-use shardwell::core::SequenceNumber;
 use shardwell::local::LocalEngine;
-use shardwell::{InitialPosition, LeaseStore, ShardId, WorkerBuilder};
+use shardwell::producer::Landed;
+use shardwell::{ExtendedSequenceNumber, InitialPosition, LeaseStore, ShardId, WorkerBuilder};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
@@ -140,7 +140,8 @@ pub async fn tell_it(arguments: &Arguments) -> Result<()> {
     let stream = stream::create(&local_client(&engine.endpoint()), STREAM, arguments.shards).await?;
 
     println!("2. Putting {} flights, and starting {} to consume them.", entries.len(), processes(arguments.processes));
-    let last = stream::put(&stream, &entries).await?;
+    let landed = stream::put(&stream::producer(&stream, false)?, &entries).await?;
+    let last = last(&landed);
     let leases = DynamoLeaseStore::new(&client, format!("{name}-leases"));
     let mut consumers = Consumers::start(arguments, &engine.endpoint(), &name)?;
     for killed in 0..arguments.kills {
@@ -174,11 +175,21 @@ pub async fn tell_it(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// The last record of each shard.
+fn last(landed: &[Landed]) -> BTreeMap<ShardId, ExtendedSequenceNumber> {
+    let mut last = BTreeMap::new();
+    for Landed { shard, position, .. } in landed {
+        let newest = last.entry(shard.clone()).or_insert(*position);
+        *newest = (*newest).max(*position);
+    }
+    last
+}
+
 /// Whether every shard's checkpoint is past its last record.
-async fn is_done(leases: &DynamoLeaseStore, last: &BTreeMap<ShardId, SequenceNumber>) -> Result<bool> {
+async fn is_done(leases: &DynamoLeaseStore, last: &BTreeMap<ShardId, ExtendedSequenceNumber>) -> Result<bool> {
     let leases = leases.leases().await?.leases;
     let position = |shard: &ShardId| leases.iter().find(|lease| lease.shard == *shard)?.checkpoint.position();
-    Ok(last.iter().all(|(shard, last)| position(shard).is_some_and(|position| position.sequence_number >= *last)))
+    Ok(last.iter().all(|(shard, last)| position(shard).is_some_and(|position| position >= *last)))
 }
 
 /// What the tables must say in the end.

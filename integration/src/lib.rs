@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub use event_log::{Event, EventKind, EventLog, LogTail, MalformedEvent};
 pub use flight::{Flight, Trouble};
 pub use logged_leases::LoggedLeaseStore;
-pub use process::{EngineProcess, cpu_seconds, peak_rss_mb, serve_engine};
+pub use process::{EngineProcess, Paused, cpu_seconds, peak_rss_mb, serve_engine};
 
 /// The application that the tests' workers belong to.
 pub const APPLICATION: &str = "integration";

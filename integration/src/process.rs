@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use shardwell_local::LocalEngine;
 
 /// Serves an engine until its standard input closes; tells on its standard output where. What [`EngineProcess`] starts.
@@ -41,10 +41,36 @@ impl EngineProcess {
         Ok(Self { child, endpoint: endpoint.trim().to_owned() })
     }
 
+    /// Stops it for as long as this lives: it keeps its connections, and answers nothing.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn pause(&self) -> Result<Paused<'_>> {
+        signal("-STOP", &self.child)?;
+        Ok(Paused(self))
+    }
+
     /// Where it answers.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
+}
+
+/// An engine that stands still.
+#[derive(Debug)]
+pub struct Paused<'a>(&'a EngineProcess);
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        // If it is gone it need not go on.
+        let _ = signal("-CONT", &self.0.child);
+    }
+}
+
+fn signal(signal: &str, child: &Child) -> Result<()> {
+    let sent = Command::new("kill").args([signal, &child.id().to_string()]).status()?;
+    ensure!(sent.success(), "kill {signal} failed");
+    Ok(())
 }
 
 impl Drop for EngineProcess {

@@ -99,8 +99,11 @@ impl ProducerBuilder {
         self
     }
 
-    /// How many bytes may be in the producer at a time: payloads, partition keys, and 256 bytes for each user record. Default: 64 MiB.
+    /// How many bytes may be in the producer at a time: payloads, partition keys, and 512 bytes for each user record. Default: 64 MiB.
     /// Whoever wants to put more waits.
+    ///
+    /// A request under way is also there as the bytes that are sent, encoded, which is 1.4 times its records. So if everything is under way
+    /// and nothing is answered, the producer takes up to about 1.6 times this setting.
     pub fn max_buffered_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_buffered_bytes = bytes;
         self

@@ -140,8 +140,8 @@ impl fmt::Display for PutFailure {
         if count > 1 {
             write!(f, " (after {count} attempts)")?;
         }
-        let errors = self.0.attempts.iter().filter_map(|attempt: &Attempt| attempt.error.as_ref());
-        if let Some(error) = errors.last() {
+        let mut errors = self.0.attempts.iter().filter_map(|attempt: &Attempt| attempt.error.as_ref());
+        if let Some(error) = errors.next_back() {
             write!(f, ": {error}")?;
         }
         Ok(())

@@ -140,8 +140,9 @@ impl Settings {
     }
 }
 
-/// What a user record costs in memory beside its payload and key: its ticket, and its place in what is under way.
-const RECORD_OVERHEAD_BYTES: usize = 256;
+/// What a user record costs in memory beside its payload and key, about: its ticket, its place in what is under way, and the blocks of an
+/// allocator, which are larger than what is in them.
+const RECORD_OVERHEAD_BYTES: usize = 512;
 
 /// What a user record of so many bytes, payload and key, counts in the budget.
 pub(crate) const fn cost(bytes: usize) -> usize {

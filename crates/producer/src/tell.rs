@@ -46,9 +46,11 @@ impl Teller<'_> {
                 // What the members are is looked at only if somebody asks.
                 let entries = if self.hooks.are_set() { record.user_records() } else { Vec::new() };
                 let mut entries = entries.into_iter();
-                for (place, member) in (0_u64..).zip(record.unit.into_members()) {
+                let members = record.unit.into_members();
+                // The last one gets the id itself: most records that are not aggregated have one member.
+                let shards = std::iter::repeat_n(placed.shard, members.len());
+                for (place, (member, shard)) in (0_u64..).zip(members.into_iter().zip(shards)) {
                     let position = ExtendedSequenceNumber::new(placed.sequence_number, place);
-                    let shard = placed.shard.clone();
                     let landed = Landed { shard, position, is_aggregated, attempts: member.attempts };
                     self.answer(entries.next().as_ref(), Ok(landed), member.answer);
                     told.count(member.generation);

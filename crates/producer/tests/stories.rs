@@ -1,112 +1,19 @@
 //! A producer's behaviour, a story each, in virtual time.
 
-use std::fmt;
-use std::sync::{Arc, Mutex};
+mod common;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
+use common::{Watched, put};
 use futures_util::FutureExt;
 use shardwell_core::aggregation::{Aggregator, Limits};
 use shardwell_core::memory::{MemoryStream, kinesis::StreamSettings};
-use shardwell_core::{
-    Env, EnvExt, PutEntry, PutResult, ReadLimits, Shard, ShardFilter, ShardId, ShardReader, StartPosition, Stream,
-    StreamDescription, StreamError, StreamErrorKind, StreamWriter, Timestamp,
-};
+use shardwell_core::{Env, EnvExt, PutEntry, StartPosition, Stream, StreamErrorKind};
 use shardwell_producer::{
-    AttemptErrorKind, Landed, Ordering, Producer, ProducerBuilder, PutFailure, PutFailureKind, Rejected, Ticket,
-    TryPutError,
+    AttemptErrorKind, Landed, Ordering, PutFailure, PutFailureKind, Rejected, Ticket, TryPutError,
 };
 use shardwell_sim::SimEnv;
-
-const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
-
-/// What a stream does with a request, before it is carried out.
-type Hook = Arc<dyn Fn(&[PutEntry]) -> Option<StreamErrorKind> + Send + Sync>;
-
-/// A stream in memory that keeps the requests, and refuses some.
-#[derive(Clone)]
-struct Watched {
-    inner: MemoryStream,
-    env: SimEnv,
-    requests: Arc<Mutex<Vec<Vec<PutEntry>>>>,
-    refuses: Hook,
-    refuses_listing: Option<StreamErrorKind>,
-}
-
-impl Watched {
-    fn new(shards: u32) -> Self {
-        let env = SimEnv::new(1, START);
-        let inner = MemoryStream::create(Arc::new(env.clone()), "flights", shards).expect("a new stream");
-        Self { inner, env, requests: Arc::default(), refuses: Arc::new(|_| None), refuses_listing: None }
-    }
-
-    fn refusing(mut self, refuses: impl Fn(&[PutEntry]) -> Option<StreamErrorKind> + Send + Sync + 'static) -> Self {
-        self.refuses = Arc::new(refuses);
-        self
-    }
-
-    fn builder(&self) -> ProducerBuilder {
-        Producer::builder(self.clone()).env(Arc::new(self.env.clone()))
-    }
-
-    fn requests(&self) -> Vec<Vec<PutEntry>> {
-        self.requests.lock().expect("no test panics while it holds this").clone()
-    }
-}
-
-#[async_trait]
-impl StreamWriter for Watched {
-    async fn put(&self, entries: &[PutEntry]) -> Result<Vec<PutResult>, StreamError> {
-        self.env.sleep(Duration::from_millis(10)).await;
-        self.requests.lock().expect("no test panics while it holds this").push(entries.to_vec());
-        match (self.refuses)(entries) {
-            Some(kind) => Err(StreamError::new(kind, "as planned")),
-            None => self.inner.put(entries).await,
-        }
-    }
-}
-
-#[async_trait]
-impl Stream for Watched {
-    async fn describe(&self) -> Result<StreamDescription, StreamError> {
-        self.inner.describe().await
-    }
-
-    async fn list_shards(&self, filter: ShardFilter) -> Result<Vec<Shard>, StreamError> {
-        match self.refuses_listing {
-            Some(kind) => Err(StreamError::new(kind, "as planned")),
-            None => self.inner.list_shards(filter).await,
-        }
-    }
-
-    async fn open(&self, shard: &ShardId, position: StartPosition) -> Result<Box<dyn ShardReader>, StreamError> {
-        self.inner.open(shard, position).await
-    }
-
-    fn read_limits(&self) -> ReadLimits {
-        self.inner.read_limits()
-    }
-
-    fn dedicated(&self) -> Arc<dyn Stream> {
-        self.inner.dedicated()
-    }
-}
-
-impl fmt::Display for Watched {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
-    }
-}
-
-impl fmt::Debug for Watched {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watched").finish_non_exhaustive()
-    }
-}
-
-async fn put(producer: &Producer, key: &str, data: &str) -> Ticket {
-    producer.put(PutEntry::new(key, data.to_owned())).await.expect("it is taken")
-}
 
 /// What became of a record within a minute.
 async fn settled(env: &SimEnv, ticket: Ticket) -> Result<Landed, PutFailure> {

@@ -4,9 +4,9 @@
 //! them. The engine has no limits, and the producer does not pace itself: what is measured is what each record costs.
 #![expect(clippy::disallowed_methods, reason = "it measures real time in real processes")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -17,9 +17,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use shardwell_aws::KinesisStream;
-use shardwell_core::{Bytes, PutEntry, SystemEnv};
+use shardwell_core::{Bytes, PutEntry};
 use shardwell_integration::{EngineProcess, client_of, cpu_seconds, peak_rss_mb, serve_engine};
-use shardwell_producer::Producer;
+use shardwell_producer::{Producer, Ticket, TryPutError};
 
 #[derive(Parser)]
 struct Cli {
@@ -44,6 +44,15 @@ enum Part {
     /// Puts records and reports
     #[command(hide = true)]
     Put {
+        kind: Kind,
+        #[arg(long)]
+        endpoint: String,
+        #[arg(long)]
+        bytes: usize,
+    },
+    /// Puts as much as the producer holds while the engine stands still, and reports what memory that takes
+    #[command(hide = true)]
+    Fill {
         kind: Kind,
         #[arg(long)]
         endpoint: String,
@@ -83,6 +92,8 @@ const KEYS: u64 = 10_000;
 const ENTRIES: u64 = 500;
 const IN_FLIGHT: usize = 24;
 const AGGREGATE_BYTES: usize = 51_200;
+/// How many user records are under way at most, as far as the caller goes: twice what the requests can hold that are not aggregated.
+const WINDOW: usize = 24_000;
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -95,6 +106,7 @@ async fn main() -> Result<()> {
             println!("{}", serde_json::to_string(&report)?);
             Ok(())
         }
+        Some(Part::Fill { kind, endpoint, bytes }) => fill_up(kind, &endpoint, bytes, cli.budget).await,
         Some(Part::Trickle { endpoint }) => trickle(&endpoint).await,
     }
 }
@@ -106,19 +118,21 @@ async fn put(kind: Kind, endpoint: &str, records: u64, bytes: usize, budget: usi
     match kind {
         Kind::Sdk => by_sdk(&client, records, &payload).await?,
         Kind::Plain | Kind::Aggregated => {
-            let producer = Producer::builder(KinesisStream::new(&client, STREAM))
-                .aggregation(kind == Kind::Aggregated)
-                .max_aggregate_bytes(AGGREGATE_BYTES)
-                .max_buffered_bytes(budget)
-                .max_requests_in_flight(IN_FLIGHT)
-                .without_pacing()
-                .env(Arc::new(SystemEnv::new()?))
-                .build()?;
-            by_producer(&producer, records, &payload).await?;
+            by_producer(&producer(&client, kind, budget)?, records, &payload).await?;
         }
     }
     let (seconds, cpu_s) = (began.elapsed().as_secs_f64(), cpu_seconds()? - cpu);
     Ok(Report { seconds, cpu_s, peak_rss_mb: peak_rss_mb()?, fill: fill(&client, kind).await? })
+}
+
+fn producer(client: &Client, kind: Kind, budget: usize) -> Result<Producer> {
+    let producer = Producer::builder(KinesisStream::new(client, STREAM))
+        .aggregation(kind == Kind::Aggregated)
+        .max_aggregate_bytes(AGGREGATE_BYTES)
+        .max_buffered_bytes(budget)
+        .max_requests_in_flight(IN_FLIGHT)
+        .without_pacing();
+    Ok(producer.build()?)
 }
 
 async fn by_sdk(client: &Client, records: u64, payload: &Bytes) -> Result<()> {
@@ -139,24 +153,22 @@ async fn by_sdk(client: &Client, records: u64, payload: &Bytes) -> Result<()> {
     Ok(())
 }
 
+/// Keeps a window of tickets, as a careful caller does.
 async fn by_producer(producer: &Producer, records: u64, payload: &Bytes) -> Result<()> {
-    let (tickets, mut settled) = tokio::sync::mpsc::unbounded_channel();
-    let waits = tokio::spawn(async move {
-        let mut landed = 0;
-        while let Some(ticket) = settled.recv().await {
-            let ticket: shardwell_producer::Ticket = ticket;
-            ticket.await?;
-            landed += 1;
-        }
-        anyhow::Ok(landed)
-    });
+    let mut tickets = VecDeque::new();
     for number in 0..records {
-        tickets.send(producer.put(PutEntry::new(key(number), payload.clone())).await?)?;
+        if tickets.len() == WINDOW
+            && let Some(oldest) = tickets.pop_front()
+        {
+            let oldest: Ticket = oldest;
+            oldest.await?;
+        }
+        tickets.push_back(producer.put(PutEntry::new(key(number), payload.clone())).await?);
     }
-    drop(tickets);
     producer.flush().await;
-    let landed: u64 = waits.await??;
-    ensure!(landed == records, "{landed} of {records} landed");
+    for ticket in tickets {
+        ticket.await?;
+    }
     Ok(())
 }
 
@@ -176,6 +188,32 @@ async fn fill(client: &Client, kind: Kind) -> Result<f64> {
         }
     }
     Ok(bytes as f64 / (count.max(1) * AGGREGATE_BYTES) as f64)
+}
+
+/// Payloads are memory of their own here. Requests under way count too: the engine takes them, and does not answer.
+async fn fill_up(kind: Kind, endpoint: &str, bytes: usize, budget: usize) -> Result<()> {
+    let producer = producer(&client_of(endpoint), kind, budget)?;
+    producer.put(PutEntry::new("first", "x")).await?.await?;
+    // Whoever started this has the engine stand still now.
+    println!("ready");
+    std::io::stdin().read_line(&mut String::new())?;
+    let before = peak_rss_mb()?;
+    for number in 0.. {
+        match producer.try_put(PutEntry::new(key(number), vec![b'x'; bytes])) {
+            // What becomes of it is not asked: that is the caller's memory.
+            Ok(ticket) => drop(ticket),
+            Err(TryPutError::Full(_)) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let (status, grown) = (producer.status(), peak_rss_mb()? - before);
+    let counted = status.pending_bytes as f64 / 1024.0 / 1024.0;
+    let (records, ratio) = (status.pending_records, grown / counted);
+    println!(
+        "{bytes:>6} {kind:<11?} {records:>9} records held, {counted:.0} MiB by the budget, {grown:.0} MiB of memory: {ratio:.2}"
+    );
+    std::process::exit(0);
 }
 
 /// Fifty records a second for ten seconds.
@@ -229,8 +267,30 @@ async fn compare(cli: &Cli) -> Result<()> {
             ratio(Kind::Aggregated)
         );
     }
+    for (bytes, kind) in [100, 1024].into_iter().flat_map(|bytes| [(bytes, Kind::Plain), (bytes, Kind::Aggregated)]) {
+        fill_one(cli, kind, bytes).await?;
+    }
     let engine = engine_with_stream().await?;
     ensure!(part(cli).args(["trickle", "--endpoint", engine.endpoint()]).status()?.success(), "the trickle failed");
+    Ok(())
+}
+
+async fn fill_one(cli: &Cli, kind: Kind, bytes: usize) -> Result<()> {
+    let engine = engine_with_stream().await?;
+    let kind = kind.to_possible_value().context("a name")?;
+    let mut child = part(cli)
+        .args(["fill", kind.get_name(), "--endpoint", engine.endpoint(), "--bytes", &bytes.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut said = BufReader::new(child.stdout.take().context("its standard output")?).lines();
+    said.next().context("it ended early")??;
+    let paused = engine.pause()?;
+    drop(child.stdin.take());
+    let told = said.next().context("it ended early")??;
+    ensure!(child.wait()?.success(), "the part failed");
+    drop(paused);
+    println!("{told}");
     Ok(())
 }
 

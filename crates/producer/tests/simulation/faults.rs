@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use shardwell_core::aggregation::effective_hash_key;
 use shardwell_core::memory::MemoryStream;
 use shardwell_core::{
     EnvExt, PutEntry, PutError, PutErrorKind, PutResult, ReadLimits, Shard, ShardFilter, ShardId, ShardReader,
@@ -16,6 +17,8 @@ use shardwell_sim::SimEnv;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rates {
     pub(crate) throttled_entry: f64,
+    /// Of the entries in the upper half of the hash keys, beside the others.
+    pub(crate) throttled_half: f64,
     pub(crate) failed_entry: f64,
     pub(crate) throttled_call: f64,
     pub(crate) timeout_before: f64,
@@ -105,7 +108,11 @@ impl StreamWriter for FaultyStream {
         self.state().random.shuffle(&mut order);
         let mut results: Vec<Option<PutResult>> = entries.iter().map(|_| None).collect();
         for index in order {
-            let result = if self.happens(|rates| rates.throttled_entry) {
+            let entry = &entries[index];
+            let is_upper = effective_hash_key(entry.partition_key.as_str(), entry.explicit_hash_key) >> 127 == 1;
+            let is_throttled =
+                self.happens(|rates| rates.throttled_entry) || is_upper && self.happens(|rates| rates.throttled_half);
+            let result = if is_throttled {
                 refused(PutErrorKind::Throttled, "ProvisionedThroughputExceededException")
             } else if self.happens(|rates| rates.failed_entry) {
                 refused(PutErrorKind::Internal, "InternalFailure")

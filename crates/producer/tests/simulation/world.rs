@@ -1,11 +1,13 @@
 //! A producer, those who put, and what befalls the stream meanwhile.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use shardwell_core::memory::MemoryStream;
 use shardwell_core::{EnvExt, Place, PutEntry, ShardFilter, Task, Timestamp};
-use shardwell_producer::{Landed, Ordering, Producer, PutFailure, TryPutError};
+use shardwell_producer::{Landed, Ordering, Producer, ProducerHooks, PutFailure, SettledRecord, TryPutError};
 use shardwell_sim::SimEnv;
 
 use crate::check::{Counts, check};
@@ -19,6 +21,30 @@ pub(crate) struct Put {
     pub(crate) answer: Result<Landed, PutFailure>,
 }
 
+/// What the hooks were told of each user record, by its payload.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<BTreeMap<Bytes, Vec<(PutEntry, bool)>>>>);
+
+impl ProducerHooks for Told {
+    fn user_record_settled(&self, settled: &SettledRecord<'_>) {
+        let mut told = self.0.lock().expect("no test panics while it holds this");
+        let SettledRecord { record, result, .. } = settled;
+        told.entry(record.data.clone()).or_default().push(((*record).clone(), result.is_ok()));
+    }
+}
+
+impl Told {
+    /// Each once, and the same as its ticket.
+    fn check(&self, seed: u64, puts: &[Put]) {
+        let told = self.0.lock().expect("no test panics while it holds this");
+        assert_eq!(told.len(), puts.len(), "seed {seed}");
+        for Put { entry, answer } in puts {
+            let expected = vec![(entry.clone(), answer.is_ok())];
+            assert_eq!(told.get(&entry.data), Some(&expected), "seed {seed}");
+        }
+    }
+}
+
 /// The bounds of a producer's budget.
 const MAX_BYTES: usize = 300_000;
 const MAX_RECORDS: usize = 400;
@@ -29,6 +55,7 @@ pub(crate) async fn live(seed: u64, ordering: Ordering) -> Counts {
     let stream = MemoryStream::create(Arc::new(env.clone()), "flights", random.u32(1..=4)).expect("a new stream");
     let faulty = FaultyStream::new(stream.clone(), env.clone(), random.u64(..));
     let ttl = if random.bool() { None } else { Some(Duration::from_millis(random.u64(1_000..30_000))) };
+    let told = Told::default();
     let producer = Producer::builder(faulty.clone())
         .ordering(ordering)
         .aggregation(random.u8(0..5) > 0)
@@ -40,6 +67,7 @@ pub(crate) async fn live(seed: u64, ordering: Ordering) -> Counts {
         .max_requests_in_flight(random.usize(1..=8))
         .max_buffered_bytes(MAX_BYTES)
         .max_buffered_records(MAX_RECORDS)
+        .hooks(told.clone())
         .env(Arc::new(env.clone()))
         .build()
         .expect("good settings");
@@ -59,6 +87,7 @@ pub(crate) async fn live(seed: u64, ordering: Ordering) -> Counts {
     }
     let closed = env.deadline(env.now_plus(60), producer.close()).await;
     assert!(closed.is_ok(), "seed {seed}: not all is settled a minute later");
+    told.check(seed, &puts);
     check(seed, &stream, &puts, ordering).await
 }
 
@@ -120,6 +149,7 @@ fn rates(random: &mut fastrand::Rng) -> Rates {
     let mut rate = |most: f64| if random.u8(0..3) == 0 { random.f64() * most } else { 0.0 };
     Rates {
         throttled_entry: rate(0.5),
+        throttled_half: rate(0.9),
         failed_entry: rate(0.3),
         throttled_call: rate(0.3),
         timeout_before: rate(0.3),
