@@ -1,9 +1,12 @@
 //! The effects around the pipeline: it asks the clock, sends what is to be sent, and lists the shards.
 
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use shardwell_core::{
     Env, EnvExt, Place, RetryPolicy, ShardFilter, Stream, StreamError, StreamErrorKind, StreamWriter,
 };
@@ -27,6 +30,10 @@ const LISTING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The longest wait after a listing that failed.
 const LISTING_BACKOFF: Duration = Duration::from_secs(30);
+
+/// A call to the stream that has no answer after this long is given up. Streams have shorter time-outs of their own, if they are as they
+/// should be; here it is what makes sure that every ticket is resolved.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A stream and what is under way to it.
 #[derive(Debug)]
@@ -158,7 +165,7 @@ async fn run(driver: Arc<Driver>) {
 }
 
 async fn send(driver: Arc<Driver>, request: Request) {
-    let answer = driver.target.put(request.entries()).await;
+    let answer = answer(&*driver.env, driver.target.put(request.entries())).await;
     if let Err(error) = &answer {
         let (records, error) = (request.records(), with_causes(error));
         warn!(stream = &*driver.name, records, error, "cannot put records");
@@ -181,7 +188,7 @@ async fn list(driver: Arc<Driver>) {
         }
         let wants_closed = lock(&driver.pipeline).wants_closed_shards();
         let filter = if wants_closed { ShardFilter::All } else { ShardFilter::AtLatest };
-        let (listing, pause) = match listing(&*driver.target, filter).await {
+        let (listing, pause) = match answer(&*driver.env, listing(&*driver.target, filter)).await {
             Ok(Some(listing)) => {
                 failures = 0;
                 metrics::listed(&driver.name, "ok");
@@ -208,6 +215,16 @@ async fn list(driver: Arc<Driver>) {
         if failed {
             driver.list.notify_one();
         }
+    }
+}
+
+/// What a stream answers; and if it never does, or its code panics, that.
+async fn answer<T>(env: &dyn Env, call: impl Future<Output = Result<T, StreamError>> + Send) -> Result<T, StreamError> {
+    let deadline = env.now().plus(ANSWER_DEADLINE);
+    match env.deadline(deadline, AssertUnwindSafe(call).catch_unwind()).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(StreamError::new(StreamErrorKind::Unavailable, "the code of the stream has panicked")),
+        Err(_) => Err(StreamError::new(StreamErrorKind::Timeout, format!("no answer within {ANSWER_DEADLINE:?}"))),
     }
 }
 

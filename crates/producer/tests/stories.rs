@@ -3,6 +3,7 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use common::{Watched, put};
@@ -131,6 +132,27 @@ async fn while_the_stream_cannot_be_reached_records_expire_and_none_hangs() {
 }
 
 /// What carries an aggregated record must not be taken apart by whoever reads it.
+/// The answer to the first request never comes, the second request panics, and so it is with listings.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_hangs_or_panics_leaves_no_ticket_behind() {
+    for ordering in [Ordering::Unordered, Ordering::PerKey] {
+        let requests = AtomicU32::new(0);
+        let stream = Watched::new(1).refusing(move |_| {
+            assert!(requests.fetch_add(1, Relaxed) > 0, "as planned");
+            None
+        });
+        // A listing, and then a request.
+        stream.unanswered.store(2, Relaxed);
+        let producer = stream.builder().ordering(ordering).record_ttl(None).build().expect("good settings");
+        let ticket = put(&producer, "a", "1").await;
+        let landed = ticket.await.expect("landed");
+        let kinds = landed.attempts.iter().filter_map(|attempt| attempt.error.as_ref().map(|error| error.kind));
+        assert_eq!(kinds.collect::<Vec<_>>(), [AttemptErrorKind::Unanswered; 2]);
+        put(&producer, "a", "2").await.await.expect("landed");
+        producer.close().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_payload_that_is_an_aggregated_record_stays_one() {
     let mut aggregator = Aggregator::new(Limits::default());

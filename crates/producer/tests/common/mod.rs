@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "no test uses all of it")]
 
 use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,13 +29,22 @@ pub(crate) struct Watched {
     requests: Arc<Mutex<Vec<Vec<PutEntry>>>>,
     refuses: Hook,
     pub(crate) refuses_listing: Option<StreamErrorKind>,
+    /// How many requests and listings are never answered from now on.
+    pub(crate) unanswered: Arc<AtomicU32>,
 }
 
 impl Watched {
     pub(crate) fn new(shards: u32) -> Self {
         let env = SimEnv::new(1, START);
         let inner = MemoryStream::create(Arc::new(env.clone()), "flights", shards).expect("a new stream");
-        Self { inner, env, requests: Arc::default(), refuses: Arc::new(|_| None), refuses_listing: None }
+        Self {
+            inner,
+            env,
+            requests: Arc::default(),
+            refuses: Arc::new(|_| None),
+            refuses_listing: None,
+            unanswered: Arc::default(),
+        }
     }
 
     pub(crate) fn refusing(
@@ -49,6 +59,13 @@ impl Watched {
         Producer::builder(self.clone()).env(Arc::new(self.env.clone()))
     }
 
+    async fn may_hang(&self) {
+        let less = |left: u32| left.checked_sub(1);
+        if self.unanswered.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     pub(crate) fn requests(&self) -> Vec<Vec<PutEntry>> {
         self.requests.lock().expect("no test panics while it holds this").clone()
     }
@@ -58,6 +75,7 @@ impl Watched {
 impl StreamWriter for Watched {
     async fn put(&self, entries: &[PutEntry]) -> Result<Vec<PutResult>, StreamError> {
         self.env.sleep(Duration::from_millis(10)).await;
+        self.may_hang().await;
         self.requests.lock().expect("no test panics while it holds this").push(entries.to_vec());
         match (self.refuses)(entries) {
             Some(kind) => Err(StreamError::new(kind, "as planned")),
@@ -73,6 +91,7 @@ impl Stream for Watched {
     }
 
     async fn list_shards(&self, filter: ShardFilter) -> Result<Vec<Shard>, StreamError> {
+        self.may_hang().await;
         match self.refuses_listing {
             Some(kind) => Err(StreamError::new(kind, "as planned")),
             None => self.inner.list_shards(filter).await,
