@@ -129,6 +129,15 @@ impl Permit {
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }
+
+    /// Gives back what is more than `bytes`.
+    pub(crate) fn shrink_to(&mut self, bytes: usize) {
+        let surplus = self.bytes.saturating_sub(bytes);
+        self.bytes -= surplus;
+        if surplus > 0 {
+            self.budget.give_back(surplus, 0);
+        }
+    }
 }
 
 impl Drop for Permit {
@@ -163,6 +172,17 @@ mod tests {
         assert!(budget.try_take(1).is_none(), "too many records");
         drop((small, other));
         assert_eq!(budget.taken(), (0, 0));
+    }
+
+    #[test]
+    fn what_is_not_needed_of_a_permit_is_given_back() {
+        let budget = Budget::new(10, 10);
+        let mut large = budget.try_take(10).expect("room");
+        let mut waits = Box::pin(budget.take(6));
+        assert!((&mut waits).now_or_never().is_none());
+        large.shrink_to(4);
+        assert!(waits.now_or_never().is_some_and(|permit| permit.bytes() == 6));
+        assert_eq!((large.bytes(), budget.taken()), (4, (4, 1)));
     }
 
     #[test]

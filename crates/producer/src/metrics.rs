@@ -10,7 +10,6 @@ use std::time::Duration;
 use metrics::{Label, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use shardwell_core::ShardId;
 
-use crate::budget::Permit;
 use crate::failure::PutFailureKind;
 use crate::pipeline::{Counts, Fate, Request, Settled, Verdict};
 use crate::settings::cost;
@@ -138,18 +137,17 @@ pub(crate) fn counted(stream: &Arc<str>, counts: Counts) {
     }
 }
 
-/// The fate of records was decided.
-pub(crate) fn settled(stream: &Arc<str>, settled: &mut [Settled]) {
+/// The fate of records was decided; their room is not given back yet.
+pub(crate) fn settled(stream: &Arc<str>, settled: &[Settled]) {
     let retries = histogram!(RETRIES, of_stream(stream));
     let mut results: BTreeMap<&str, u64> = BTreeMap::new();
     let mut bytes = 0;
     for Settled { record, fate } in settled {
-        let unit = &mut record.unit;
-        let user_records = unit.members().len();
-        retries.record_many(unit.attempts().saturating_sub(1) as f64, user_records);
-        *results.entry(fate.name()).or_default() += user_records as u64;
+        let members = record.unit.members();
+        retries.record_many(record.unit.attempts().saturating_sub(1) as f64, members.len());
+        *results.entry(fate.name()).or_default() += members.len() as u64;
         if matches!(fate, Fate::Landed(_)) {
-            bytes += unit.permits().map(|permit| (Permit::bytes(permit) - cost(0)) as u64).sum::<u64>();
+            bytes += members.iter().map(|member| (member.permit.bytes() - cost(0)) as u64).sum::<u64>();
         }
     }
     for (result, count) in results {

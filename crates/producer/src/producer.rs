@@ -196,16 +196,17 @@ impl Producer {
 }
 
 impl Reservation {
-    /// Puts a user record that is no larger than what was reserved.
+    /// Puts a user record that is no larger than what was reserved; what it does not need is given back.
     ///
     /// # Errors
     /// If it is larger, or can never be taken, or the producer is closed.
-    pub fn put(self, record: PutEntry) -> Result<Ticket, Rejected> {
+    pub fn put(mut self, record: PutEntry) -> Result<Ticket, Rejected> {
         self.producer.check(&record)?;
         let (bytes, reserved) = (cost(bytes_of(&record)), self.permit.bytes());
         if bytes > reserved {
             return Err(Rejected::BeyondReservation { bytes: bytes_of(&record), reserved: reserved - cost(0) });
         }
+        self.permit.shrink_to(bytes);
         self.producer.add(record, self.permit)
     }
 }

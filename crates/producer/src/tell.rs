@@ -24,7 +24,7 @@ pub(crate) struct Teller<'a> {
 impl Teller<'_> {
     /// Resolves the tickets of all members of these records.
     pub(crate) fn tell(self, mut settled: Vec<Settled>) -> Told {
-        metrics::settled(self.stream, &mut settled);
+        metrics::settled(self.stream, &settled);
         // There is room again before anybody hears of it: who waits for the answer may put the next one at once.
         self.budget.give_back_all(settled.iter_mut().flat_map(|settled| settled.record.unit.permits()));
         let mut told = Told::default();

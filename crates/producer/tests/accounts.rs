@@ -35,11 +35,13 @@ async fn put_three(hooks: impl ProducerHooks) {
     }
 }
 
+/// Of an attempt, how many user records, and what went wrong.
+type Answered = (usize, Option<String>);
+
 #[derive(Clone, Default)]
 struct Accounts {
     panics: bool,
-    /// Of each attempt, how many user records, and what went wrong.
-    answered: Arc<Mutex<Vec<(usize, Option<String>)>>>,
+    answered: Arc<Mutex<Vec<Answered>>>,
     /// Of each user record, the key, and whether it landed.
     settled: Arc<Mutex<Vec<(String, bool)>>>,
 }

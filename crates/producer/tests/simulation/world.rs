@@ -23,7 +23,10 @@ pub(crate) struct Put {
 
 /// What the hooks were told of each user record, by its payload.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<BTreeMap<Bytes, Vec<(PutEntry, bool)>>>>);
+struct Told(Arc<Mutex<BTreeMap<Bytes, Vec<Settled>>>>);
+
+/// A user record, and whether it landed.
+type Settled = (PutEntry, bool);
 
 impl ProducerHooks for Told {
     fn user_record_settled(&self, settled: &SettledRecord<'_>) {
