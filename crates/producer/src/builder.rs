@@ -103,7 +103,7 @@ impl ProducerBuilder {
     /// Whoever wants to put more waits.
     ///
     /// A request under way is also there as the bytes that are sent, encoded, which is 1.4 times its records. So if everything is under way
-    /// and nothing is answered, the producer takes up to about 1.6 times this setting.
+    /// and nothing is answered, the producer takes up to about 1.8 times this setting.
     pub fn max_buffered_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_buffered_bytes = bytes;
         self
