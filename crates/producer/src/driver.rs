@@ -207,6 +207,9 @@ async fn list(driver: Arc<Driver>) {
         };
         let failed = matches!(listing, Some(Listing::Unknown) | None);
         if let Some(listing) = listing {
+            if matches!(listing, Listing::Automatic) {
+                tell_of_automatic_distribution(&driver);
+            }
             let now = driver.env.now();
             driver.act(|pipeline| pipeline.install(now, listing));
             driver.wake.notify_one();
@@ -215,6 +218,18 @@ async fn list(driver: Arc<Driver>) {
         if failed {
             driver.list.notify_one();
         }
+    }
+}
+
+fn tell_of_automatic_distribution(driver: &Driver) {
+    let stream = &*driver.name;
+    if lock(&driver.pipeline).wants_order() {
+        warn!(
+            stream,
+            "the stream distributes records by itself, whatever their keys are: no order can be kept, and nothing is aggregated"
+        );
+    } else {
+        info!(stream, "the stream distributes records by itself; they are not aggregated");
     }
 }
 
@@ -233,7 +248,6 @@ async fn listing(target: &dyn Target, filter: ShardFilter) -> Result<Option<List
     let describe = target.describe().await;
     match describe {
         Ok(description) if description.automatic_distribution => {
-            info!(stream = stream_name(target), "the stream distributes records by itself; they are not aggregated");
             return Ok(Some(Listing::Automatic));
         }
         // Whoever may not describe it may be allowed to list its shards.

@@ -15,6 +15,9 @@ pub enum Ordering {
     /// per shard is under way (Kinesis keeps no order between the entries of a request), so aggregation matters: without it, a
     /// shard takes one user record per round trip.
     ///
+    /// On a stream with `AUTO` record distribution a key is spread over all shards, so there is no order to keep: a warning says so, and
+    /// records go as they do without an order.
+    ///
     /// A record that fails for good (its ticket says so) leaves a gap; the next ones go on. One whose attempt went unanswered may be in
     /// the stream twice, the second time after records that were put later.
     PerKey,

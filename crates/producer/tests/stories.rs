@@ -185,10 +185,15 @@ async fn on_a_stream_that_distributes_by_itself_nothing_is_aggregated() {
     let mut settings = StreamSettings::new(2);
     settings.automatic_distribution = true;
     stream.inner.create_with(settings).expect("a new stream");
-    let producer = stream.builder().build().expect("good settings");
-    let tickets = [put(&producer, "a", "1").await, put(&producer, "a", "2").await];
-    for ticket in tickets {
-        assert!(!settled(&stream.env, ticket).await.expect("landed").is_aggregated);
+    for (round, ordering) in [Ordering::Unordered, Ordering::PerKey].into_iter().enumerate() {
+        let producer = stream.builder().ordering(ordering).build().expect("good settings");
+        // It is known then what the stream does.
+        settled(&stream.env, put(&producer, "a", "0").await).await.expect("landed");
+        let tickets = [put(&producer, "a", "1").await, put(&producer, "a", "2").await];
+        for ticket in tickets {
+            assert!(!settled(&stream.env, ticket).await.expect("landed").is_aggregated);
+        }
+        assert_eq!(stream.requests().len(), 2 * (round + 1), "there is no order that they would have to wait for");
     }
 }
 

@@ -179,7 +179,13 @@ impl Pipeline {
         [next, self.next_expiry()].into_iter().flatten().min().map(|next| next.max(least))
     }
 
+    /// Where the service spreads the records of a key over the shards there is no order to keep.
     fn keeps_order(&self) -> bool {
+        self.wants_order() && !matches!(self.routing, Routing::Automatic)
+    }
+
+    /// Whether the caller wants the order of each key to be kept.
+    pub(crate) fn wants_order(&self) -> bool {
         self.settings.ordering == Ordering::PerKey
     }
 
