@@ -11,7 +11,7 @@ use metrics::{Label, Unit, counter, describe_counter, describe_gauge, describe_h
 use shardwell_core::ShardId;
 
 use crate::failure::PutFailureKind;
-use crate::pipeline::{Counts, Fate, Request, Settled, Verdict};
+use crate::pipeline::{Counts, Fate, Request, Settled, Verdict, WRONG_SHARD};
 use crate::settings::cost;
 
 /// Counter: user records taken (the KPL's `UserRecordsReceived`).
@@ -132,7 +132,7 @@ pub(crate) fn counted(stream: &Arc<str>, counts: Counts) {
         counter!(RECEIVED, of_stream(stream)).increment(counts.received);
     }
     if counts.wrong_shard > 0 {
-        let labels = with(with(of_stream(stream), "shard", ""), "code", "WrongShard");
+        let labels = with(with(of_stream(stream), "shard", ""), "code", WRONG_SHARD);
         counter!(ERRORS, labels).increment(counts.wrong_shard);
     }
 }

@@ -166,7 +166,7 @@ async fn a_payload_that_is_an_aggregated_record_stays_one() {
     let ticket = producer.put(PutEntry::new("key", payload.clone())).await.expect("taken");
     let after = put(&producer, "key", "after").await;
     let landed = ticket.await.expect("landed");
-    let mut reader = stream.open(&landed.shard, StartPosition::TrimHorizon).await.expect("it opens");
+    let mut reader = stream.inner.open(&landed.shard, StartPosition::TrimHorizon).await.expect("it opens");
     let records = reader.read(10).await.expect("it answers").records;
     let of_it = records.iter().find(|record| record.sequence_number == landed.position.sequence_number);
     let outer = shardwell_core::aggregation::Outer::default();

@@ -42,7 +42,7 @@ pub(crate) use collect::Request;
 pub(crate) use outer::{OuterRecord, bytes_of};
 pub(crate) use outstanding::{Counts, Told};
 pub(crate) use routing::Listing;
-pub(crate) use settle::{Fate, Settled};
+pub(crate) use settle::{Fate, Settled, WRONG_SHARD};
 pub(crate) use verdict::{Verdict, verdicts, with_causes};
 
 /// Everything that is under way to one stream.

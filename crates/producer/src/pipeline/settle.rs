@@ -10,6 +10,9 @@ use super::{Pipeline, Request, Routing};
 use crate::failure::PutFailureKind;
 use crate::ticket::{AttemptError, AttemptErrorKind};
 
+/// The code of an attempt that got a record into a wrong shard; the service has none for it.
+pub(crate) const WRONG_SHARD: &str = "WrongShard";
+
 /// A record whose fate is decided. Nobody was told yet.
 #[derive(Debug)]
 pub(crate) struct Settled {
@@ -205,5 +208,5 @@ impl Pipeline {
 
 fn wrong_shard(placed: &Placed) -> AttemptError {
     let message = format!("it landed in {}, which does not own all of its hash keys", placed.shard);
-    AttemptError { kind: AttemptErrorKind::WrongShard, code: "WrongShard".to_owned(), message }
+    AttemptError { kind: AttemptErrorKind::WrongShard, code: WRONG_SHARD.to_owned(), message }
 }

@@ -2,16 +2,18 @@
 
 #![allow(dead_code, reason = "no test uses all of it")]
 
-use std::fmt;
+mod between;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use between::{Behaviour, Between};
 use shardwell_core::memory::MemoryStream;
 use shardwell_core::{
-    EnvExt, PutEntry, PutResult, ReadLimits, Shard, ShardFilter, ShardId, ShardReader, StartPosition, Stream,
-    StreamDescription, StreamError, StreamErrorKind, StreamWriter, Timestamp,
+    EnvExt, PutEntry, PutResult, Shard, ShardFilter, Stream, StreamDescription, StreamError, StreamErrorKind,
+    StreamWriter, Timestamp,
 };
 use shardwell_producer::{Producer, ProducerBuilder, Ticket};
 use shardwell_sim::SimEnv;
@@ -56,7 +58,7 @@ impl Watched {
     }
 
     pub(crate) fn builder(&self) -> ProducerBuilder {
-        Producer::builder(self.clone()).env(Arc::new(self.env.clone()))
+        Producer::builder(Between(self.clone())).env(Arc::new(self.env.clone()))
     }
 
     async fn may_hang(&self) {
@@ -72,7 +74,11 @@ impl Watched {
 }
 
 #[async_trait]
-impl StreamWriter for Watched {
+impl Behaviour for Watched {
+    fn inner(&self) -> &MemoryStream {
+        &self.inner
+    }
+
     async fn put(&self, entries: &[PutEntry]) -> Result<Vec<PutResult>, StreamError> {
         self.env.sleep(Duration::from_millis(10)).await;
         self.may_hang().await;
@@ -82,10 +88,7 @@ impl StreamWriter for Watched {
             None => self.inner.put(entries).await,
         }
     }
-}
 
-#[async_trait]
-impl Stream for Watched {
     async fn describe(&self) -> Result<StreamDescription, StreamError> {
         self.inner.describe().await
     }
@@ -96,30 +99,6 @@ impl Stream for Watched {
             Some(kind) => Err(StreamError::new(kind, "as planned")),
             None => self.inner.list_shards(filter).await,
         }
-    }
-
-    async fn open(&self, shard: &ShardId, position: StartPosition) -> Result<Box<dyn ShardReader>, StreamError> {
-        self.inner.open(shard, position).await
-    }
-
-    fn read_limits(&self) -> ReadLimits {
-        self.inner.read_limits()
-    }
-
-    fn dedicated(&self) -> Arc<dyn Stream> {
-        self.inner.dedicated()
-    }
-}
-
-impl fmt::Display for Watched {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
-    }
-}
-
-impl fmt::Debug for Watched {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watched").finish_non_exhaustive()
     }
 }
 

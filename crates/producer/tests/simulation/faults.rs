@@ -1,6 +1,5 @@
 //! A stream between the producer and the one in memory, which fails as a seed says.
 
-use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,10 +7,12 @@ use async_trait::async_trait;
 use shardwell_core::aggregation::effective_hash_key;
 use shardwell_core::memory::MemoryStream;
 use shardwell_core::{
-    EnvExt, PutEntry, PutError, PutErrorKind, PutResult, ReadLimits, Shard, ShardFilter, ShardId, ShardReader,
-    StartPosition, Stream, StreamDescription, StreamError, StreamErrorKind, StreamWriter,
+    EnvExt, PutEntry, PutError, PutErrorKind, PutResult, Shard, ShardFilter, Stream, StreamDescription, StreamError,
+    StreamErrorKind, StreamWriter,
 };
 use shardwell_sim::SimEnv;
+
+use crate::between::Behaviour;
 
 /// How often what goes wrong, each from 0 to 1.
 #[derive(Clone, Copy, Debug, Default)]
@@ -91,7 +92,11 @@ fn refused(kind: PutErrorKind, code: &str) -> PutResult {
 }
 
 #[async_trait]
-impl StreamWriter for FaultyStream {
+impl Behaviour for FaultyStream {
+    fn inner(&self) -> &MemoryStream {
+        &self.inner
+    }
+
     async fn put(&self, entries: &[PutEntry]) -> Result<Vec<PutResult>, StreamError> {
         self.takes_time().await;
         if self.happens(|rates| rates.throttled_call) {
@@ -127,10 +132,7 @@ impl StreamWriter for FaultyStream {
         self.takes_time().await;
         Ok(results.into_iter().flatten().collect())
     }
-}
 
-#[async_trait]
-impl Stream for FaultyStream {
     async fn describe(&self) -> Result<StreamDescription, StreamError> {
         self.takes_time().await;
         self.inner.describe().await
@@ -145,29 +147,5 @@ impl Stream for FaultyStream {
             return Ok(self.state().old_shards.clone());
         }
         self.inner.list_shards(filter).await
-    }
-
-    async fn open(&self, shard: &ShardId, position: StartPosition) -> Result<Box<dyn ShardReader>, StreamError> {
-        self.inner.open(shard, position).await
-    }
-
-    fn read_limits(&self) -> ReadLimits {
-        self.inner.read_limits()
-    }
-
-    fn dedicated(&self) -> Arc<dyn Stream> {
-        self.inner.dedicated()
-    }
-}
-
-impl fmt::Display for FaultyStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
-    }
-}
-
-impl fmt::Debug for FaultyStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FaultyStream").finish_non_exhaustive()
     }
 }

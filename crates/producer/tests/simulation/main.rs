@@ -2,6 +2,8 @@
 //!
 //! `SHARDWELL_SEEDS` runs so many seeds, `SHARDWELL_SEED` begins at one.
 
+#[path = "../common/between.rs"]
+mod between;
 mod check;
 mod faults;
 mod world;

@@ -10,6 +10,7 @@ use shardwell_core::{EnvExt, Place, PutEntry, ShardFilter, Task, Timestamp};
 use shardwell_producer::{Landed, Ordering, Producer, ProducerHooks, PutFailure, SettledRecord, TryPutError};
 use shardwell_sim::SimEnv;
 
+use crate::between::Between;
 use crate::check::{Counts, check};
 use crate::faults::{FaultyStream, Rates};
 
@@ -59,7 +60,7 @@ pub(crate) async fn live(seed: u64, ordering: Ordering) -> Counts {
     let faulty = FaultyStream::new(stream.clone(), env.clone(), random.u64(..));
     let ttl = if random.bool() { None } else { Some(Duration::from_millis(random.u64(1_000..30_000))) };
     let told = Told::default();
-    let producer = Producer::builder(faulty.clone())
+    let producer = Producer::builder(Between(faulty.clone()))
         .ordering(ordering)
         .aggregation(random.u8(0..5) > 0)
         .linger(Duration::from_millis(random.u64(0..200)))
